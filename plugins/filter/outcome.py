@@ -1,0 +1,73 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: outcome
+short_description: How a host's night ended, or stands
+version_added: 0.1.0
+author: homelab.nixos maintainers (@homelab-nixos)
+description:
+  - Judges the results of the steps of a night on one host.
+  - Only what was seen counts. A step without a result, a lost connection, or a host that did not come back never make
+    V(updated).
+options:
+  _input:
+    description:
+      - The registered results by step. The steps are V(probe), V(gate), V(prepare), V(copy), V(gate_again),
+        V(activation), V(verification), V(commit), V(reboot), V(reboot_verification), V(proof), V(rollback),
+        V(rollback_verification), V(rollback_proof) and V(goodbye).
+    type: dict
+    required: true
+  target:
+    description: The system wanted; without one nothing was built.
+    type: str
+  adopt_drift:
+    description: Whether a host whose systems disagree before the update is updated all the same.
+    type: bool
+    default: false
+  dry_run:
+    description: Whether the steps were made in check mode.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Take part in the rollout
+  ansible.builtin.debug:
+    msg: "{{ inventory_hostname }} is next"
+  when: not ({'probe': probe, 'gate': gate} | homelab.nixos.outcome(target=system)).decided
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - V(outcome), the word; V(reason), a sentence; V(bad), whether the run has failed because of it; V(decided), whether
+      there is nothing left to do for this host tonight; V(must_be_put_back), whether the host may run or boot another
+      system than the one it came from.
+  type: dict
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _outcome
+
+
+def outcome(
+    evidence: Mapping[str, Any], target: str | None = None, adopt_drift: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    told = _outcome.outcome(evidence, target or None, adopt_drift, dry_run)
+    return {
+        "outcome": told.word,
+        "reason": told.reason,
+        "bad": told.bad,
+        "decided": told.decided,
+        "must_be_put_back": _outcome.must_be_put_back(evidence),
+    }
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"outcome": outcome}

@@ -1,0 +1,69 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: report
+short_description: A night as a table for people
+version_added: 0.1.0
+author: homelab.nixos maintainers (@homelab-nixos)
+description:
+  - Makes the summary of a night, and the sentence with which the run fails if it did not end well.
+options:
+  _input:
+    description: For each host its V(outcome), V(reason) and V(evidence), as the filter P(homelab.nixos.outcome#filter) takes and gives them.
+    type: dict
+    required: true
+  prepare:
+    description: The result of M(homelab.nixos.nix_flake_update).
+    type: dict
+    default: {}
+  run_id:
+    description: The identity of the run.
+    type: str
+    required: true
+  seconds:
+    description: How long the run took, in seconds.
+    type: float
+    required: true
+  dry_run:
+    description: Whether nothing was changed.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Say how the night went
+  ansible.builtin.debug:
+    msg: "{{ (nights | homelab.nixos.report(run_id='20261122T020000Z-7f3a', seconds=42)).text }}"
+"""
+
+RETURN = r"""
+_value:
+  description: V(text), the summary, and V(failure), which is empty when all is well.
+  type: dict
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _report
+
+
+def report(
+    nights: Mapping[str, Mapping[str, Any]],
+    prepare: Mapping[str, Any] | None = None,
+    run_id: str = "",
+    seconds: float = 0,
+    dry_run: bool = False,
+) -> dict[str, str]:
+    return {
+        "text": _report.table(nights, prepare or {}, run_id, seconds, dry_run),
+        "failure": _report.verdict(nights, prepare or {}),
+    }
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"report": report}

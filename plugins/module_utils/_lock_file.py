@@ -1,0 +1,264 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A flake.lock as data, and two of them compared by input path. Pure.
+
+Node keys get suffixes such as C(_2) that move between updates, so nothing here compares keys. An input is named by
+its path from the root, V(dep/nixpkgs), as C(nix flake update) names it. An input that follows another one has no lock
+of its own and shows up under the path that it follows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+
+LOCK_VERSION = 7
+# a lock file of a lab has tens of inputs; one that has more than this is a bomb or broken
+_MOST_INPUTS = 10_000
+_INPUT_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*(?:/[A-Za-z_][A-Za-z0-9_'-]*)*")
+_SECONDS_PER_DAY = 86_400
+_DROPPED_BY_URL = frozenset(
+    {"type", "rev", "narHash", "lastModified", "revCount", "owner", "repo", "url", "path", "__final"}
+)
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What one input is locked to."""
+
+    url: str
+    rev: str | None
+    last_modified: int | None
+    nar_hash: str | None
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "url": redact(self.url),
+            "rev": self.rev,
+            "last_modified": self.last_modified,
+            "nar_hash": self.nar_hash,
+        }
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: what it is locked to (the root is not), and its inputs, each a node key or a path from the root."""
+
+    locked: Locked | None
+    inputs: Mapping[str, str | tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class LockFile:
+    root: str
+    nodes: Mapping[str, Node]
+
+
+@dataclass(frozen=True)
+class InputChange:
+    """An input whose lock changed; None is an input that is not there, or that follows another one."""
+
+    path: str
+    before: Locked | None
+    after: Locked | None
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "before": self.before.as_dict() if self.before else None,
+            "after": self.after.as_dict() if self.after else None,
+        }
+
+
+EMPTY = LockFile("root", {"root": Node(None, {})})
+
+
+def parse_lock(text: str) -> LockFile:
+    """Read the text of a flake.lock; raise L(Unreadable) for anything that is not a whole lock file of version 7."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"flake.lock is torn: it is not valid JSON ({error}).") from error
+    version = _mapping(data, "flake.lock").get("version")
+    if version != LOCK_VERSION:
+        raise Unreadable(f"flake.lock has version {version!r}, and only version {LOCK_VERSION} is understood.")
+    root = data.get("root")
+    nodes = {key: _node(key, value) for key, value in _mapping(data.get("nodes"), "nodes").items()}
+    if not isinstance(root, str) or root not in nodes:
+        raise Unreadable("flake.lock is torn: its root node is missing.")
+    for node in nodes.values():
+        for target in node.inputs.values():
+            if isinstance(target, str) and target not in nodes:
+                raise Unreadable(f"flake.lock is torn: node {target!r} is missing.")
+    return LockFile(root, nodes)
+
+
+def locked_inputs(lock: LockFile) -> dict[str, Locked]:
+    """Every input that has a lock of its own, by its path."""
+    found: dict[str, Locked] = {}
+    for path, target in _walk(lock):
+        locked = lock.nodes[target].locked if isinstance(target, str) else None
+        if locked is not None:
+            found[path] = locked
+    return found
+
+
+def input_paths(lock: LockFile) -> list[str]:
+    """Every input by its path, those included that follow another one or nothing."""
+    return sorted(path for path, _target in _walk(lock))
+
+
+def diff(before: LockFile, after: LockFile) -> list[InputChange]:
+    """The inputs whose lock differs, in the order of their paths."""
+    old, new = locked_inputs(before), locked_inputs(after)
+    return [
+        InputChange(path, old.get(path), new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+
+
+def downgrades(changes: Sequence[InputChange]) -> list[InputChange]:
+    """The changes that go back in time."""
+    return [
+        change
+        for change in changes
+        if change.before is not None
+        and change.after is not None
+        and change.before.last_modified is not None
+        and change.after.last_modified is not None
+        and change.after.last_modified < change.before.last_modified
+    ]
+
+
+def older_than(lock: LockFile, days: int, now: float) -> list[tuple[str, int]]:
+    """The flake's own inputs (not those of its inputs) that are older than so many days, with their age in days."""
+    old: list[tuple[str, int]] = []
+    for path, locked in sorted(locked_inputs(lock).items()):
+        if "/" in path or locked.last_modified is None:
+            continue
+        age = int((now - locked.last_modified) // _SECONDS_PER_DAY)
+        if age > days:
+            old.append((path, age))
+    return old
+
+
+def check_input_names(names: Sequence[str]) -> None:
+    """Raise L(LabError) for a name that Nix could take for anything else than the path of an input."""
+    for name in names:
+        if not _INPUT_PATH.fullmatch(name):
+            raise LabError(f"{name!r} is not the name of a flake input.", "Write it as in nixpkgs or dep/nixpkgs.")
+
+
+def check_inputs_exist(names: Sequence[str], lock: LockFile) -> None:
+    """Raise L(LabError) if the flake has no input of one of the names, because Nix only warns."""
+    known = input_paths(lock)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise LabError(
+            f"The flake has no input {_quoted(unknown)}.",
+            f"Its inputs are {', '.join(known)}." if known else "It has no inputs at all.",
+            {"unknown_inputs": unknown, "known_inputs": known},
+        )
+
+
+def describe(path: str, locked: Locked, width: int = 0) -> str:
+    """One line for people: path, date, revision, source."""
+    date = iso_date(locked.last_modified) if locked.last_modified is not None else "no date   "
+    version = locked.rev[:7] if locked.rev else (locked.nar_hash or "no hash")[:14]
+    return f"{path:<{width}}  {date} {version}  {redact(locked.url)}"
+
+
+def describe_changes(changes: Sequence[InputChange]) -> tuple[str, str]:
+    """The two sides of a diff for people: a line for each changed input."""
+    width = max((len(change.path) for change in changes), default=0)
+    before = [describe(change.path, change.before, width) for change in changes if change.before is not None]
+    after = [describe(change.path, change.after, width) for change in changes if change.after is not None]
+    return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)
+
+
+def iso_date(seconds: int) -> str:
+    """The day of a time stamp, in UTC as in the output of Nix."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+    except (OverflowError, OSError, ValueError):
+        return f"@{seconds}"
+
+
+def _walk(lock: LockFile) -> Iterator[tuple[str, str | tuple[str, ...]]]:
+    """Each input path with its node key, or with the path that it follows, and no further down there."""
+    stack: list[tuple[str, str, frozenset[str]]] = [("", lock.root, frozenset({lock.root}))]
+    count = 0
+    while stack:
+        prefix, key, above = stack.pop()
+        for name, target in lock.nodes[key].inputs.items():
+            count += 1
+            if count > _MOST_INPUTS:
+                raise Unreadable(f"flake.lock has more than {_MOST_INPUTS} inputs.")
+            path = f"{prefix}{name}"
+            yield path, target
+            # Nix writes no cycles; a lock file that has one is walked once around
+            if isinstance(target, str) and target not in above:
+                stack.append((f"{path}/", target, above | {target}))
+
+
+def _node(key: str, value: object) -> Node:
+    data = _mapping(value, f"node {key!r}")
+    inputs: dict[str, str | tuple[str, ...]] = {}
+    for name, target in _mapping(data.get("inputs", {}), f"inputs of {key!r}").items():
+        if isinstance(target, str):
+            inputs[name] = target
+        elif isinstance(target, list) and all(isinstance(step, str) for step in target):
+            inputs[name] = tuple(str(step) for step in target)
+        else:
+            raise Unreadable(f"flake.lock is torn: input {name!r} of node {key!r} leads nowhere.")
+    locked = data.get("locked")
+    return Node(None if locked is None else _locked(_mapping(locked, f"lock of {key!r}")), inputs)
+
+
+def _locked(data: Mapping[str, object]) -> Locked:
+    rev, modified, nar_hash = data.get("rev"), data.get("lastModified"), data.get("narHash")
+    return Locked(
+        url=_url(data),
+        rev=rev if isinstance(rev, str) else None,
+        last_modified=modified if isinstance(modified, int) and not isinstance(modified, bool) else None,
+        nar_hash=nar_hash if isinstance(nar_hash, str) else None,
+    )
+
+
+def _url(data: Mapping[str, object]) -> str:
+    """The flake reference of a locked input as Nix prints it, without what pins it."""
+    kind = str(data.get("type", "unknown"))
+    if kind in ("github", "gitlab", "sourcehut"):
+        base = f"{kind}:{data.get('owner', '')}/{data.get('repo', '')}"
+    elif kind == "path":
+        base = f"path:{data.get('path', '')}"
+    elif kind in ("git", "hg"):
+        base = f"{kind}+{data.get('url', '')}"
+    else:
+        base = str(data.get("url") or data.get("path") or kind)
+    more = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in sorted(data.items())
+        if name not in _DROPPED_BY_URL and isinstance(value, (str, int))
+    }
+    if not more:
+        return base
+    return f"{base}{'&' if '?' in base else '?'}{urlencode(more, safe='/:')}"
+
+
+def _mapping(value: object, what: str) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise Unreadable(f"flake.lock is torn: {what} is not an object.")
+    return value
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

@@ -1,0 +1,175 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How Nix is spoken to: argv, store paths and attributes, checked before they get near a command line. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+
+# a host that never enabled flakes is updated all the same
+NIX: tuple[str, ...] = ("nix", "--extra-experimental-features", "nix-command flakes")
+
+STORE_DIR = "/nix/store"
+# Nix's base 32 has no e, o, t and u; names are those that Nix accepts, and never begin with a dot
+_STORE_PATH = re.compile(r"/nix/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]{0,210}")
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+# what Nix takes literally after the #; anything else is percent-encoded for it
+_FRAGMENT_SAFE = "!$&'()*+,;=:@/?\"._~ -"
+_ROOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+_STALE = re.compile(r"continuing with the most recent version|; using cached version")
+_FAILED_DERIVATION = re.compile(
+    r"^error: (?:builder for|Cannot build|build of) '(/nix/store/[^'^]+\.drv)", re.MULTILINE
+)
+_LOG_LINE = re.compile(r"\s*> ?(?P<words>.*)")
+_FAILING_INPUT = re.compile(r"while updating the flake input '([^']+)'")
+_UNKNOWN_INPUT = re.compile(r"^warning: '([^']+)' does not match any input of this flake", re.MULTILINE)
+_REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"not owned by current user|dubious ownership"),
+        "Run the task as the owner of that checkout (become_user), or make this user its owner with chown -R.",
+    ),
+    (re.compile(r"API rate limit"), "Wait for an hour, or give Nix a token: access-tokens in nix.conf."),
+    (
+        re.compile(r"is not tracked by Git|getting status of '[^']+': No such file"),
+        "A flake in git sees only what git knows: git add the file and commit it.",
+    ),
+    (
+        re.compile(r"Please tell me who you are|unable to auto-detect email|empty ident name"),
+        "Tell git who commits: git config user.name NAME and git config user.email ADDRESS in the checkout.",
+    ),
+    (
+        re.compile(r"failed to sign the data|signing failed"),
+        "Make signing work for this user, or switch it off in git.",
+    ),
+    (re.compile(r"No space left on device"), "Make room, for instance with nix-collect-garbage."),
+    (re.compile(r"index\.lock': File exists"), "Wait for the other git process; if there is none, remove that file."),
+    (
+        re.compile(r"Host key verification failed|host key is known"),
+        "Make the host's key known to the machine that connects, see programs.ssh.knownHosts or ssh-keyscan.",
+    ),
+    (
+        re.compile(r"lacks a (?:signature by a trusted|valid signature)"),
+        "Push as root or a trusted user, or add the builder's key to trusted-public-keys of the host.",
+    ),
+)
+
+# GC roots of ours, one directory per purpose; Nix follows links below gcroots to any depth
+GC_ROOTS = "/nix/var/nix/gcroots/lab-auto-update"
+BUILDER_ROOTS = f"{GC_ROOTS}/builder"
+TARGET_ROOT = f"{GC_ROOTS}/target"
+
+
+def is_store_path(text: str) -> bool:
+    """Whether C(text) is exactly the path of a store object, with nothing before or after it."""
+    return _STORE_PATH.fullmatch(text) is not None
+
+
+def store_path(text: str, what: str = "path") -> str:
+    """Return C(text) if it is the path of a store object; C(what) names the setting in the complaint."""
+    if not is_store_path(text):
+        raise LabError(
+            f"{what} is {text!r}, which is not a store path.", "It has the form /nix/store/<32 characters>-<name>."
+        )
+    return text
+
+
+def store_paths(stdout: str) -> list[str]:
+    """The store paths that a program printed, one on a line, in its order and with repetitions."""
+    found = [line.strip() for line in stdout.splitlines() if line.strip()]
+    for line in found:
+        if not is_store_path(line):
+            raise Unreadable(f"Nix printed {line!r} where a store path was expected.")
+    return found
+
+
+def option_args(options: Mapping[str, object]) -> list[str]:
+    """C(--option name value) for each setting of C(nix.conf) that the caller overrides."""
+    args: list[str] = []
+    for name, value in options.items():
+        if not _OPTION.fullmatch(name):
+            raise LabError(f"{name!r} is not the name of a Nix option.", "See nix.conf(5) for the names.")
+        args += ["--option", name, str(value).lower() if isinstance(value, bool) else str(value)]
+    return args
+
+
+def attribute_name(name: str) -> str:
+    """C(name) as a quoted attribute of the Nix language, so that dots and dashes in host names mean nothing."""
+    if not name or re.search(r"[\x00-\x1f\x7f]", name):
+        raise LabError(f"{name!r} is not the name of a system.", "Use the attribute name below nixosConfigurations.")
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+    return f'"{escaped}"'
+
+
+def system_attribute(name: str) -> str:
+    """The attribute of a flake that holds the system of host C(name)."""
+    return f"nixosConfigurations.{attribute_name(name)}.config.system.build.toplevel"
+
+
+def installable(flake: str, attribute: str) -> str:
+    """C(flake#attribute) for a command line; the attribute may not smuggle in an option, a flake or an output."""
+    if not attribute or re.search(r"[\x00-\x1f\x7f#^]", attribute) or attribute.startswith("-"):
+        raise LabError(
+            f"{attribute!r} is not an attribute of a flake.",
+            'Write it as in nixosConfigurations."web".config.system.build.toplevel, without the flake.',
+        )
+    return f"{flake}#{quote(attribute, safe=_FRAGMENT_SAFE)}"
+
+
+def flake_url(directory: str, subdirectory: str = "", shallow: bool = False) -> str:
+    """The reference of a flake in a git working tree."""
+    query = [f"dir={quote(subdirectory)}"] if subdirectory else []
+    query += ["shallow=1"] if shallow else []
+    return f"git+file://{quote(directory)}" + (f"?{'&'.join(query)}" if query else "")
+
+
+def remedy(text: str) -> str:
+    """What to do about the failure that Nix or git describes in C(text); empty if nobody knows."""
+    return next((what for pattern, what in _REMEDIES if pattern.search(text)), "")
+
+
+def stale_fetches(stderr: str) -> list[str]:
+    """The lines in which Nix says that it could not fetch something and used an older copy, which is no error to it."""
+    return [line.strip() for line in stderr.splitlines() if _STALE.search(line)]
+
+
+def failed_derivations(stderr: str) -> list[str]:
+    """The derivations of which Nix says that they did not build."""
+    return list(dict.fromkeys(_FAILED_DERIVATION.findall(stderr)))
+
+
+def last_log_line(stderr: str) -> str:
+    """The last line of the log of the first failed build, as far as Nix shows it."""
+    words = ""
+    for line in stderr.splitlines():
+        match = _LOG_LINE.fullmatch(line)
+        if match:
+            words = match["words"].strip() or words
+        elif words:
+            break
+    return words
+
+
+def failing_input(stderr: str) -> str | None:
+    """The input that Nix was fetching when it failed, the innermost one."""
+    found = _FAILING_INPUT.findall(stderr)
+    return found[-1] if found else None
+
+
+def unknown_inputs(stderr: str) -> list[str]:
+    """The inputs of which C(nix flake update) says, in a mere warning, that the flake does not have them."""
+    return _UNKNOWN_INPUT.findall(stderr)
+
+
+def root_name(name: str) -> str:
+    """Return C(name) if it can be the name of a GC root, which is a file name."""
+    if not _ROOT_NAME.fullmatch(name):
+        raise LabError(
+            f"{name!r} cannot be the name of a GC root.",
+            "Use letters, digits, dots, dashes and underscores, and begin with a letter, a digit or an underscore.",
+        )
+    return name

@@ -1,0 +1,168 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""How a host's night ended, told from the evidence alone. Pure.
+
+Evidence are the results of the steps, by the names of L(STEPS); a step that was not made, or was skipped, is not there.
+An outcome starts pessimistic and gets better by positive evidence only: what nobody saw did not happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import name
+
+Word = Literal[
+    "updated",
+    "pending",
+    "unchanged",
+    "deferred",
+    "held",
+    "unreachable",
+    "failed",
+    "rolled_back",
+    "rollback_failed",
+    "lost",
+]
+BAD: frozenset[str] = frozenset({"failed", "rolled_back", "rollback_failed", "lost"})
+
+STEPS = (
+    "probe",
+    "gate",
+    "prepare",
+    "copy",
+    "gate_again",
+    "activation",
+    "verification",
+    "commit",
+    "reboot",
+    "reboot_verification",
+    "proof",
+    "rollback",
+    "rollback_verification",
+    "rollback_proof",
+    "goodbye",
+)
+# in these the host is changed, so a host that goes away during one of them is lost
+_CHANGING = STEPS[STEPS.index("activation") :]
+
+Evidence = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One outcome word of the night and why; C(decided): nothing that is still to be done tonight can change it."""
+
+    word: Word
+    reason: str = ""
+    decided: bool = True
+
+    @property
+    def bad(self) -> bool:
+        return self.word in BAD
+
+
+def outcome(
+    evidence: Mapping[str, Any], target: str | None, adopt_drift: bool = False, dry_run: bool = False
+) -> Outcome:
+    """The outcome of a host for which C(target) is the system wanted, C(None) when none was built."""
+    made = steps(evidence)
+    early = _before_the_rollout(made, target, adopt_drift)
+    # without a target, every way through the steps before the rollout ends in an outcome
+    return early if early is not None else _of_the_rollout(made, str(target), dry_run)
+
+
+def steps(evidence: Mapping[str, Any]) -> Evidence:
+    """The steps that were made: registered results of skipped tasks are no evidence."""
+    return {step: evidence[step] for step in STEPS if evidence.get(step) and not evidence[step].get("skipped")}
+
+
+def must_be_put_back(evidence: Mapping[str, Any]) -> bool:
+    """Whether the host may run, or boot, something else than the system it came from."""
+    activation = steps(evidence).get("activation", {})
+    return bool(activation.get("changed") or _lost(activation) or "commit" in steps(evidence))
+
+
+def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -> Outcome | None:
+    probe, gate, prepare = made.get("probe", {}), made.get("gate", {}), made.get("prepare", {})
+    if not probe or _lost(probe):
+        return Outcome("unreachable", _message(probe))
+    if "systems" not in probe:
+        return Outcome("deferred", f"The host could not be looked at: {_message(probe)}")
+    if _lost(gate):
+        return Outcome("unreachable", _message(gate))
+    if not gate.get("healthy"):
+        return Outcome("deferred", _message(gate) or "Its health could not be told.")
+    if probe["drift"] and not adopt_drift:
+        return Outcome("deferred", f"Drift: {'; '.join(probe['drift'])}.")
+    if prepare.get("failed") or target is None:
+        return Outcome("held", f"Nothing was built: {_message(prepare)}")
+    systems = probe["systems"]
+    same = systems["current"] == systems["profile"] == systems["boot_default"] == target
+    if same and not probe["reboot_required"]:
+        return Outcome("unchanged")
+    copy = made.get("copy", {})
+    if copy.get("failed"):
+        return Outcome("failed", f"The new system did not reach the host: {_message(copy)}")
+    return None
+
+
+def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
+    gate, activation = made.get("gate_again", {}), made.get("activation", {})
+    if not gate:
+        return Outcome("held", "Its turn did not come.", decided=False)
+    if not gate.get("healthy"):
+        if _lost(gate):
+            return Outcome("failed", "It stopped answering before anything was activated.")
+        return Outcome("deferred", _message(gate) or "Its health could not be told.")
+    if dry_run and activation and not activation.get("failed"):
+        return Outcome("unchanged", "It would be updated.")
+
+    if _is_proven(made.get("proof", {}), target) and not made.get("goodbye", {}).get("failed"):
+        reasons = made["proof"]["reboot_reasons"]
+        if not reasons:
+            return Outcome("updated")
+        reboot = made.get("reboot", {})
+        why = _message(reboot) if reboot.get("failed") else f"A reboot is due: {', '.join(reasons)}."
+        return Outcome("pending", why)
+
+    why = next((_message(result) for result in made.values() if result.get("failed")), "")
+    origin = made["probe"]["systems"]["current"]
+    if "rollback" in made:
+        well = made.get("rollback_verification", {}).get("healthy")
+        if _is_proven(made.get("rollback_proof", {}), origin) and not made.get("goodbye", {}).get("failed"):
+            if not well:
+                return Outcome("rollback_failed", f"{why} Back on {name(origin)}, which is not healthy either.")
+            due = made["rollback_proof"]["reboot_reasons"]
+            return Outcome("rolled_back", f"{why} A reboot is due: {', '.join(due)}." if due else why)
+        word: Word = "lost" if _lost_in_the_end(made) else "rollback_failed"
+        return Outcome(word, f"{why} {_message(made['rollback'])}".strip())
+    if activation.get("ending") == "reboot_needed" and "commit" not in made:
+        return Outcome("held", f"{why} lab_reboot is never.")
+    if _lost_in_the_end(made):
+        return Outcome("lost", why)
+    if activation and not activation.get("changed"):
+        return Outcome("failed", why or "It was not activated.")
+    return Outcome("lost", why or "Nobody saw how its update ended.", decided=False)
+
+
+def _is_proven(look: Mapping[str, Any], system: str) -> bool:
+    systems = look.get("systems")
+    return bool(systems) and systems["current"] == systems["profile"] == systems["boot_default"] == system
+
+
+def _lost_in_the_end(made: Evidence) -> bool:
+    """Whether the last of the changing steps found nobody there."""
+    last = [made[step] for step in _CHANGING if step in made]
+    return bool(last) and _lost(last[-1])
+
+
+def _lost(result: Mapping[str, Any]) -> bool:
+    # a task that is not ours still reports unreachable
+    return bool(result.get("connection_lost") or result.get("unreachable"))
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    return str(result.get("msg") or "").strip()

@@ -1,0 +1,113 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The night as a table for people. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, steps
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import short
+
+_HEADINGS = ("HOST", "OUTCOME", "SYSTEM", "PACKAGES", "REBOOT")
+_WORST_FIRST = (
+    "lost",
+    "rollback_failed",
+    "rolled_back",
+    "failed",
+    "unreachable",
+    "held",
+    "deferred",
+    "pending",
+    "updated",
+    "unchanged",
+)
+_PACKAGES_SHOWN = 4
+_WIDTH = 110
+
+
+def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any]) -> str:
+    """Why the run did not end well, in a sentence; empty when it did. C(nights) maps hosts to their outcomes."""
+    complaints = []
+    if prepare.get("failed"):
+        complaints.append(f"Nothing could be prepared: {prepare.get('msg', '')}")
+    bad = [f"{host} ({night['outcome']})" for host, night in sorted(nights.items()) if night["outcome"] in BAD]
+    if bad:
+        complaints.append(f"Ended badly: {', '.join(bad)}.")
+    if nights and all(night["outcome"] == "unreachable" for night in nights.values()):
+        complaints.append("No host could be reached.")
+    return " ".join(complaints)
+
+
+def table(
+    nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any], run_id: str, seconds: float, dry_run: bool
+) -> str:
+    """The summary of a night: what became of the inputs, and a row for each host, with its reason below it.
+
+    C(nights) maps each host to C(outcome), C(reason), C(target) and C(evidence).
+    """
+    counted = Counter(night["outcome"] for night in nights.values())
+    counts = ", ".join(f"{counted[word]} {word}" for word in _WORST_FIRST if word in counted)
+    hosts = "1 host" if len(nights) == 1 else f"{len(nights)} hosts"
+    lines = [f"Night {run_id} · {hosts}: {counts} · {_duration(seconds)}"]
+    if dry_run:
+        lines.append("Dry run: this is what a night would do; nothing was changed.")
+    lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
+
+    rows = [_HEADINGS, *(_row(host, night) for host, night in nights.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    lines.append("")
+    for row, reason in zip(rows, ["", *(night["reason"] for night in nights.values())], strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines += textwrap.wrap(reason, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def input_words(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each input that moved: C(nixpkgs 2026-11-20 1a2b3c4 → 2026-11-22 5d6e7f8)."""
+    return [f"{one['path']} {_locked(one.get('before'))} → {_locked(one.get('after'))}" for one in inputs]
+
+
+def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
+    made = steps(night["evidence"])
+    looked = made.get("probe", {}).get("systems")
+    activation = made.get("activation", {})
+    if not looked:
+        return host, night["outcome"], "not seen", "", ""
+    old, new = activation.get("before"), activation.get("after")
+    if not (old and new):
+        return host, night["outcome"], short(looked["current"]), "", ""
+    packages = package_words(activation["packages"])
+    more = len(packages) - _PACKAGES_SHOWN
+    shown = packages[:_PACKAGES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
+    return host, night["outcome"], f"{_system(old)} → {_system(new)}", ", ".join(shown) or "none", _reboot(made)
+
+
+def _reboot(made: Mapping[str, Mapping[str, Any]]) -> str:
+    reasons = ", ".join(made["activation"]["reboot_reasons"]) or "asked for"
+    if made.get("reboot", {}).get("rebooted"):
+        return f"yes: {reasons}"
+    return f"due: {reasons}" if made["activation"]["reboot_required"] else "no"
+
+
+def _system(described: Mapping[str, Any]) -> str:
+    return f"{described.get('nixos_version') or '?'} {short(described['system'])}"
+
+
+def _locked(locked: Mapping[str, Any] | None) -> str:
+    if locked is None:
+        return "(none)"
+    when = locked.get("last_modified")
+    day = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d") if when else ""
+    identity = (locked.get("rev") or str(locked.get("nar_hash") or "").removeprefix("sha256-"))[:7]
+    return " ".join(word for word in (day, identity) if word)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

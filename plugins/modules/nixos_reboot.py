@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nixos_reboot
+short_description: Reboot a NixOS host and prove what it booted
+version_added: 0.1.0
+author: homelab.nixos maintainers (@homelab-nixos)
+description:
+  - Announces the reboot to whoever is logged in, reboots, waits for a bounded time, and then looks at which boot this
+    is and which system was booted.
+  - A reboot is proven by a new boot id and by C(/run/booted-system), never by an uptime or by a host that answers.
+  - Refuses to reboot a host whose boot default is not O(expected_system).
+  - M(ansible.builtin.reboot) looks for C(shutdown) in places that NixOS does not have, and never notices that another
+    system booted than the one that was meant.
+options:
+  expected_system:
+    description: Store path of the system that has to be booted afterwards.
+    type: path
+    required: true
+  timeout:
+    description: How long the host may take from going down to answering again, in seconds of a monotonic clock.
+    type: int
+    default: 600
+  delay:
+    description:
+      - How long before the reboot it is announced, in seconds. C(shutdown) counts in minutes, it is rounded up to them.
+    type: int
+    default: 120
+  message:
+    description: What people who are logged in are told.
+    type: str
+    default: Auto-update completed - rebooting
+attributes:
+  check_mode:
+    support: full
+    description: Does not reboot.
+  diff_mode:
+    support: none
+    description: Has nothing to show.
+  platform:
+    support: full
+    platforms: linux
+    description: NixOS.
+  action:
+    support: full
+    description: Runs on the controller.
+notes:
+  - Run it with C(become).
+"""
+
+EXAMPLES = r"""
+- name: Reboot into the new system
+  homelab.nixos.nixos_reboot:
+    expected_system: "{{ target }}"
+    timeout: 300
+  become: true
+"""
+
+RETURN = r"""
+rebooted:
+  description: Whether the host was seen with a new boot id.
+  returned: always
+  type: bool
+  sample: true
+boot_id_before:
+  description: The identity of the boot before, or V(null) when the host did not answer.
+  returned: always
+  type: str
+  sample: 5c5b9cf9-0a3c-4a57-9b1e-1f2d8a1c2b3d
+boot_id_after:
+  description: The identity of the boot after, or V(null) when the host did not come back.
+  returned: always
+  type: str
+  sample: 0b7a2c1d-6d9e-4f0a-8c3b-5e4d3c2b1a09
+booted_system:
+  description: The system that was booted, or V(null).
+  returned: always
+  type: str
+  sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.2
+elapsed:
+  description: Seconds from the request to the answer.
+  returned: always
+  type: float
+  sample: 31.4
+connection_lost:
+  description: Whether the host did not answer in the end.
+  returned: always
+  type: bool
+  sample: false
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "expected_system": {"type": "path", "required": True},
+            "timeout": {"type": "int", "default": 600},
+            "delay": {"type": "int", "default": 120},
+            "message": {"type": "str", "default": "Auto-update completed - rebooting"},
+        },
+        supports_check_mode=True,
+    )
+    module.fail_json(
+        msg="nixos_reboot was called without its action plugin, which is the whole of it. "
+        "Call homelab.nixos.nixos_reboot, or set action_plugins beside library in ansible.cfg."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+#!/usr/bin/python
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nixos_rebuild
+short_description: Build a NixOS system, activate it, or make it the boot default
+version_added: 0.1.0
+author: homelab.nixos maintainers (@homelab-nixos)
+description:
+  - Drives C(nix), C(nix-env) and C(switch-to-configuration) itself, in an order that leaves the boot default alone
+    until the new system has been activated and answered on a new connection.
+  - C(switch-to-configuration) runs in a systemd unit of its own, so that a lost connection does not kill it half way.
+  - A unit that was failed before the activation does not make it a failed one.
+options:
+  action:
+    description:
+      - V(build) builds O(attribute) of O(flake) on this host and roots it against garbage collection.
+      - V(dry_activate) says what an activation would do to units.
+      - V(test) activates the system. The profile and the boot default stay what they were.
+      - V(boot) makes the system the profile and the boot default, and activates nothing. The boot loader is asked
+        afterwards whether it took it; when it did not, the profile is put back.
+      - V(switch) is V(test), a check that the host answers on a new connection, and then V(boot).
+    type: str
+    choices: [build, dry_activate, test, switch, boot]
+    default: switch
+  system:
+    description: Store path of the system; it has to be on this host. Give this, or O(flake) and O(attribute).
+    type: path
+  flake:
+    description: Flake to build the system from.
+    type: str
+  attribute:
+    description: Attribute of O(flake), as in V(nixosConfigurations."web".config.system.build.toplevel).
+    type: str
+  specialisation:
+    description: Activate this specialisation of the system. The boot default is always the system itself.
+    type: str
+  install_bootloader:
+    description: Install the boot loader itself as well, with V(boot) and V(switch).
+    type: bool
+    default: false
+  options:
+    description: Settings of C(nix.conf) for the build.
+    type: dict
+    default: {}
+  timeout:
+    description:
+      - How long the build, and how long each activation, may take, in seconds. An activation is stopped then.
+    type: int
+    default: 1800
+  guarded:
+    description:
+      - Set by the action plugin of this module, never by hand. V(test) and V(switch) are refused without it, because
+        the bare module, found through C(library) alone, cannot see whether the host still answers.
+    type: bool
+    default: false
+requirements:
+  - NixOS with Python 3.11 or newer, Nix 2.26 or newer, systemd 250 or newer
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change, from a dry activation. A build adds store paths and a GC root of ours.
+  diff_mode:
+    support: full
+    description: Shows systems, packages, units and the reasons for a reboot.
+  platform:
+    support: full
+    platforms: linux
+    description: NixOS.
+notes:
+  - Run it with C(become).
+  - When the connection is lost, the result has RV(connection_lost), and the task fails rather than being unreachable.
+"""
+
+EXAMPLES = r"""
+- name: Activate a system that is on the host already, and make it the boot default
+  homelab.nixos.nixos_rebuild:
+    action: switch
+    system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.2
+  become: true
+
+- name: Build on the host itself
+  homelab.nixos.nixos_rebuild:
+    action: build
+    flake: /etc/nixos
+    attribute: nixosConfigurations."web".config.system.build.toplevel
+"""
+
+RETURN = r"""
+system:
+  description: The system that was built or asked for.
+  returned: success
+  type: str
+  sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.2
+ending:
+  description:
+    - How C(switch-to-configuration) ended, one of V(ok), V(refused) by a pre-switch check, V(failed),
+      V(activate_failed), V(units_failed), V(timed_out), V(killed), or V(reboot_needed) when inhibitors or another init
+      interface forbid to switch and nothing was activated.
+  returned: unless the connection was lost
+  type: str
+  sample: ok
+activated:
+  description: Whether the system is the running one now.
+  returned: unless the connection was lost
+  type: bool
+  sample: true
+boot_default:
+  description: Whether the system is the profile and the boot default now.
+  returned: unless the connection was lost
+  type: bool
+  sample: true
+before:
+  description: The running system before.
+  returned: unless the connection was lost
+  type: dict
+  contains:
+    system:
+      description: Its store path.
+      type: str
+    generation:
+      description: The newest generation of the system profile that holds it, or V(null).
+      type: int
+    nixos_version:
+      description: Its version of NixOS.
+      type: str
+    kernel:
+      description: Its kernel.
+      type: str
+  sample:
+    generation: 1
+    kernel: linux-6.12.1
+    nixos_version: 26.05.1
+    system: /nix/store/xnpa2vcbpn07vxn8zls3gkgz7yf6l0yf-nixos-system-web-26.05.1
+after:
+  description: The system asked for, described like RV(before).
+  returned: unless the connection was lost
+  type: dict
+  sample:
+    generation: 2
+    kernel: linux-6.12.1
+    nixos_version: 26.05.2
+    system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.2
+packages:
+  description: The packages V(added), V(removed) and V(changed), and V(closure_delta) in bytes.
+  returned: unless the connection was lost
+  type: dict
+  sample:
+    added: []
+    changed:
+      - name: hello
+        before: ["2.12.1"]
+        after: ["2.12.2"]
+    closure_delta: 12902
+    removed: []
+units:
+  description: The units V(stopped), V(started), V(restarted), V(reloaded), V(skipped), and newly V(failed).
+  returned: unless the connection was lost
+  type: dict
+  sample:
+    failed: []
+    reloaded: []
+    restarted: [web.service]
+    skipped: []
+    started: []
+    stopped: []
+reboot_required:
+  description: Whether a reboot is needed before all of the system is in use.
+  returned: unless the connection was lost
+  type: bool
+  sample: true
+reboot_reasons:
+  description: Why, as in RV(homelab.nixos.nixos_info#module:reboot_reasons).
+  returned: unless the connection was lost
+  type: list
+  elements: str
+  sample: [kernel]
+reverted:
+  description: Whether the host went back to the system it came from.
+  returned: unless the connection was lost
+  type: bool
+  sample: false
+output:
+  description: The last 50 lines of what C(switch-to-configuration) printed.
+  returned: unless the connection was lost
+  type: list
+  elements: str
+  sample: ["restarting the following units: web.service"]
+durations:
+  description: Seconds that each part took.
+  returned: unless the connection was lost
+  type: dict
+  sample:
+    test: 2.1
+    boot: 0.8
+connection_lost:
+  description: Whether the host went away while the module ran, or did not answer on a new connection.
+  returned: when it did
+  type: bool
+  sample: true
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.nixos.plugins.module_utils import _rebuild
+from ansible_collections.homelab.nixos.plugins.module_utils._command import door
+from ansible_collections.homelab.nixos.plugins.module_utils._diff import rebuild_diff
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "action": {
+                "type": "str",
+                "choices": ["build", "dry_activate", "test", "switch", "boot"],
+                "default": "switch",
+            },
+            "system": {"type": "path"},
+            "flake": {"type": "str"},
+            "attribute": {"type": "str"},
+            "specialisation": {"type": "str"},
+            "install_bootloader": {"type": "bool", "default": False},
+            "options": {"type": "dict", "default": {}},
+            "timeout": {"type": "int", "default": 1800},
+            "guarded": {"type": "bool", "default": False},
+        },
+        mutually_exclusive=[("system", "flake")],
+        required_one_of=[("system", "flake")],
+        required_together=[("flake", "attribute")],
+        supports_check_mode=True,
+    )
+    params = dict(module.params)
+    try:
+        request = _rebuild.request(check_mode=module.check_mode, **params)
+        result = _rebuild.perform(door(module), request)
+    except LabError as error:
+        module.fail_json(msg=str(error), **error.data)
+    for line in result.pop("unknown_lines"):
+        module.warn(f"Nix said {line!r} of the difference of two closures; please report it.")
+    module.exit_json(diff={"prepared": rebuild_diff(result)}, **result)
+
+
+if __name__ == "__main__":
+    main()

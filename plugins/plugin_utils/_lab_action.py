@@ -1,0 +1,63 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What all action plugins of this collection share: a lost connection is a result.
+
+Ansible skips C(rescue) for unreachable hosts, and with C(ignore_unreachable) goes on to the next task as if all was
+well. A module that failed because its host went away has to fail like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+
+
+class LabAction(ActionBase):
+    """Base of our action plugins; on its own it runs the module of the same name."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        try:
+            result.update(self.perform(task_vars or {}))
+        except LabError as error:
+            result.update(changed=False, failed=True, msg=str(error), **error.data)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the plugin does; on its own, run the module that the task names with the task's arguments."""
+        return self.run_module(self._task.action, self._task.args, task_vars)
+
+    def run_module(self, name: str, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run one module on the task's host; a lost connection ends as C(failed) and C(connection_lost)."""
+        try:
+            result: dict[str, Any] = self._execute_module(
+                module_name=name, module_args=dict(args), task_vars=task_vars
+            )
+        except AnsibleConnectionFailure as error:
+            return connection_lost(str(error))
+        if result.pop("unreachable", False):
+            return connection_lost(str(result.get("msg", "")))
+        return result
+
+    def fresh_connection(self) -> None:
+        """Throw the persistent connection away, so that the next command has to log in again."""
+        self._connection.reset()
+
+
+def connection_lost(words: str) -> dict[str, Any]:
+    """The result of a step whose host went away; C(words) are ssh's."""
+    return {
+        "changed": False,
+        "failed": True,
+        "connection_lost": True,
+        "msg": f"The connection to the host was lost or could not be made: {words}",
+    }

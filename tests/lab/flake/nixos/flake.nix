@@ -1,0 +1,22 @@
+{
+  description = "A small lab: every host of hosts.json is a nixosConfiguration";
+
+  inputs.packages.url = "git+file:///srv/packages?ref=main";
+  inputs.tools = {
+    url = "git+file:///srv/tools?ref=main";
+    inputs.packages.follows = "packages";
+  };
+
+  outputs = { self, packages, tools }:
+    let
+      lib = import ./lib.nix {
+        standIns = builtins.fromJSON (builtins.readFile ./stand-ins.json);
+        versions = packages.versions // tools.versions;
+        release = "26.11.${builtins.substring 0 8 packages.lastModifiedDate}.${packages.shortRev}";
+      };
+      hosts = builtins.fromJSON (builtins.readFile ./hosts.json);
+    in
+    {
+      nixosConfigurations = builtins.mapAttrs (name: host: lib.nixosSystem name host hosts) hosts;
+    };
+}

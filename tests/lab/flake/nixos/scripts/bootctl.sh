@@ -1,0 +1,93 @@
+#!/bin/bash
+# Stand-in for bootctl: reads /boot/loader; the firmware's variables are files in a directory of the machine.
+set -euo pipefail
+export PATH=@userland@/bin
+vars=/var/lib/firmware/efivars
+entries=/boot/loader/entries
+
+variable() { [ ! -s "$vars/$1" ] || cat "$vars/$1"; }
+setVariable() { # NAME VALUE: an empty value removes it
+  mkdir -p $vars
+  if [ -z "$2" ]; then rm -f "$vars/$1"; else printf '%s' "$2" > "$vars/$1.tmp"; mv "$vars/$1.tmp" "$vars/$1"; fi
+}
+defaultEntry() {
+  local pattern entry
+  pattern=$(variable LoaderEntryDefault)
+  [ -n "$pattern" ] || pattern=$(sed -n 's/^default  *//p' /boot/loader/loader.conf 2>/dev/null | head -n 1)
+  for entry in $entries/*.conf; do
+    # shellcheck disable=SC2053
+    if [[ ${entry##*/} == $pattern ]]; then echo "${entry##*/}"; return; fi
+  done
+}
+field() { sed -n "s/^$1  *//p" "$entries/$2" | head -n 1; }
+known() { [ -e "$entries/$1" ]; }
+target() { # the special names that bootctl knows
+  case $1 in
+    '') ;;
+    @current) variable LoaderEntrySelected ;;
+    @default) defaultEntry ;;
+    @oneshot) variable LoaderEntryOneShot ;;
+    *) echo "$1" ;;
+  esac
+}
+
+verb=status json=
+words=()
+for word in "$@"; do
+  case $word in
+    --json=*) json=${word#--json=} ;;
+    --no-pager | --quiet | -q | --esp-path=* | --boot-path=*) ;;
+    -p | --print-esp-path | -x | --print-boot-path) echo /boot; exit 0 ;;
+    -*) echo "bootctl: unrecognized option '$word'" >&2; exit 1 ;;
+    *) words+=("$word") ;;
+  esac
+done
+if [ ${#words[@]} -gt 0 ]; then verb=${words[0]}; fi
+
+case $verb in
+  is-installed)
+    if [ -e /boot/loader/loader.conf ]; then echo yes; else echo no; exit 1; fi
+    ;;
+  status)
+    echo "System:"
+    echo "     Firmware: UEFI 2.70 (stand-in)"
+    echo
+    echo "Current Boot Loader:"
+    echo "      Product: systemd-boot (stand-in)"
+    echo "     Features: ✓ Boot counting"
+    echo "               ✓ One-shot entry control"
+    echo "Current Entry: $(variable LoaderEntrySelected)"
+    echo "Default Entry: $(defaultEntry)"
+    if [ -n "$(variable LoaderEntryOneShot)" ]; then echo "OneShot Entry: $(variable LoaderEntryOneShot)"; fi
+    ;;
+  list)
+    default=$(defaultEntry) selected=$(variable LoaderEntrySelected)
+    for entry in $entries/*.conf; do
+      [ -e "$entry" ] || continue
+      id=${entry##*/}
+      jq -cn --arg id "$id" --arg path "$entry" --arg title "$(field title "$id")" --arg version "$(field version "$id")" \
+        --arg options "$(field options "$id")" --arg linux "$(field linux "$id")" --arg initrd "$(field initrd "$id")" \
+        --arg machineId "$(field machine-id "$id")" --arg sortKey "$(field sort-key "$id")" \
+        --arg default "$default" --arg selected "$selected" \
+        '{type: "type1", id: $id, path: $path, root: "/boot", title: $title, showTitle: "\($title) (\($version))",
+          sortKey: $sortKey, version: $version, machineId: $machineId, options: $options, linux: $linux, initrd: [$initrd],
+          isReported: true, isDefault: ($id == $default), isSelected: ($id == $selected)}'
+    done | if [ -n "$json" ] && [ "$json" != off ]; then
+      if [ "$json" = pretty ]; then jq -s .; else jq -cs .; fi
+    else
+      jq -r '"         type: Boot Loader Specification Type #1 (.conf)\n        title: \(.title)" + (if .isDefault then " (default)" else "" end)
+        + (if .isSelected then " (selected)" else "" end) + "\n           id: \(.id)\n       source: \(.path)\n      version: \(.version)\n        linux: /boot/\(.linux)\n      options: \(.options)\n"'
+    fi
+    ;;
+  set-default | set-oneshot)
+    if [ ${#words[@]} -ne 2 ]; then echo "bootctl: $verb takes one argument" >&2; exit 1; fi
+    id=$(target "${words[1]}")
+    name=LoaderEntryDefault
+    [ "$verb" = set-default ] || name=LoaderEntryOneShot
+    setVariable $name "$id"
+    ;;
+  *)
+    echo "Unknown command verb $verb." >&2
+    exit 1
+    ;;
+esac

@@ -1,0 +1,521 @@
+"""A lab: N guests and a flake host in a network namespace of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import image
+from ._system import (
+    STATE, control_groups, fail, kill_group, locked, remove_group, run, start_time, wait_for,
+)
+
+BUILDER = "builder"
+NAMED = ("dev", "web", "nas", "dns")
+SERVICES = {"dev": ["dev"], "web": ["web"], "nas": ["nas"], "dns": ["dns"]}
+STAGES = {"dev": "development", "dns": "critical"}
+FLAKE = "/etc/nixos"
+BRIDGE = "lab0"
+MAX_HOSTS = 50
+GATEWAY = "198.18.0.1"
+
+FAULTS = {
+    "activate-fails": "the activation script fails (exit code 2)",
+    "activation-hangs": "the activation never ends",
+    "boot-fails": "init never reaches systemd; the guest hangs until it is powered off",
+    "build-fails": "the system does not build",
+    "esp-full": "the boot loader step writes nothing and exits with 0",
+    "eval-fails": "the configuration does not evaluate",
+    "firewall-drops-ssh": "the firewall lets no new ssh connection in",
+    "inhibitor": "switch-inhibitors differ, so a switch is refused",
+    "init-interface-changed": "init-interface-version differs (exit code 100)",
+    "kernel-changed": "another kernel, initrd and modules [=VERSION]",
+    "kernel-params-changed": "other kernel parameters",
+    "loader-fails": "the boot loader step fails (exit code 1)",
+    "network-lost": "the network configuration has a wrong address",
+    "network-lost-after-boot": "the address is wrong after a boot only",
+    "python-gone": "no Python in the new system",
+    "slow-activation": "the activation takes 15 s [=SECONDS]",
+    "sshd-broken": "sshd does not start any more",
+    "sudo-gone": "no sudo in /run/wrappers/bin",
+    "systemd-changed": "another systemd [=VERSION]",
+    "unit-fails": "the host's main service fails to start",
+    "unit-flaps": "the host's main service fails for 5 s, then settles [=SECONDS]",
+}
+
+# What moves of each input unless packages are named: nothing that asks for a reboot.
+MOVING = {"packages": ("hello", "nginx", "openssl"), "tools": ("restic",)}
+
+
+def host_names(count: int) -> list[str]:
+    """The managed hosts of a lab of that size."""
+    return [*NAMED, *(f"host{number}" for number in range(5, count + 1))][:count]
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", name):
+        fail(f"'{name}' cannot be the name of a lab; use up to 20 lower-case letters, digits and dashes, a letter first.")
+    return name
+
+
+class Lab:
+    """A lab by name. Nothing is touched until one of its methods is called."""
+
+    def __init__(self, name: str = "demo") -> None:
+        self.name = _check_name(name)
+        self.directory = STATE / name
+        self.netns = f"homelab-{name}"
+        self.ssh_config = self.directory / "ssh_config"
+        self.ssh_key = self.directory / "ssh_key"
+        self.inventory = self.directory / "inventory.yml"
+
+    # ---- the whole lab ----------------------------------------------------------------------------------------------
+    @classmethod
+    def up(cls, count: int, name: str = "demo", nix: str = "trixie", without_python: Iterable[str] = ()) -> Lab:
+        """Start a lab afresh; whatever a lab of that name left behind goes first."""
+        lab = cls(name)
+        names = host_names(count)
+        if not 1 <= count <= MAX_HOSTS:
+            fail(f"A lab cannot have {count} hosts; ask for 1 to {MAX_HOSTS}.")
+        without = set(without_python)
+        for host in sorted(without - set(names)):
+            fail(f"'{host}' is not a host of this lab, so it cannot be without Python; its hosts are {', '.join(names)}.")
+        _require_root()
+        hosts: dict[str, dict[str, Any]] = {}
+        for index, host in enumerate([BUILDER, *names]):
+            hosts[host] = {
+                "address": f"198.18.0.{2 if host == BUILDER else 10 + index}",
+                "services": SERVICES.get(host, [] if host == BUILDER else ["app"]),
+                "python": host not in without,
+                "faults": [],
+            }
+        with lab._lock():
+            lab._remove()
+            systems = image.systems(image.image(nix), hosts)
+            lab._create(hosts, systems, nix)
+            lab._start_network()
+            for host in hosts:
+                lab._start_supervisor(host)
+            lab.wait_ready(hosts)
+            lab._write_settings(hosts, nix, ready=True)
+        return lab
+
+    @classmethod
+    @contextmanager
+    def temporary(cls, count: int, prefix: str = "test", **options: Any) -> Iterator[Lab]:
+        """A lab for as long as the block runs, with a name that no other process uses."""
+        _require_root()
+        for lab in cls.all():
+            found = re.fullmatch(rf"{re.escape(prefix)}-([0-9a-z]+)-([0-9a-z]+)", lab.name)
+            if found and start_time(int(found[1], 36)) != int(found[2], 36):
+                lab.down()  # its test run was killed
+        pid = os.getpid()
+        lab = cls(f"{prefix}-{_base36(pid)}-{_base36(start_time(pid) or 0)}")
+        try:
+            yield cls.up(count, name=lab.name, **options)
+        finally:
+            lab.down()
+
+    def down(self) -> None:
+        """Leave no process, mount, namespace or file of the lab."""
+        _require_root()
+        with self._lock():
+            self._remove()
+        (STATE / f"{self.name}.lock").unlink(missing_ok=True)
+
+    @staticmethod
+    def all() -> list[Lab]:
+        """Every lab that has left a trace on this machine."""
+        names = {path.name for path in STATE.glob("*") if path.is_dir()}
+        names |= {path.name.removeprefix("homelab-") for path in Path("/run/netns").glob("homelab-*")}
+        for group in control_groups():
+            names |= {path.name for path in (group / "homelab-lab").glob("*") if path.is_dir()}
+        return [Lab(name) for name in sorted(names)]
+
+    def _lock(self) -> Any:
+        return locked(STATE / f"{self.name}.lock")
+
+    def _groups(self, *below: str) -> list[Path]:
+        return [group.joinpath("homelab-lab", self.name, *below) for group in control_groups()]
+
+    def _remove(self) -> None:
+        unified, *others = self._groups()
+        # every process of a lab is born in its control group, so a reused pid can never be hit
+        kill_group(unified)
+        for group in (unified, *others):
+            remove_group(group)
+            try:
+                group.parent.rmdir()
+            except OSError:
+                pass  # another lab is up
+        if Path("/run/netns", self.netns).exists():
+            run(["ip", "netns", "delete", self.netns])
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+
+    def _create(self, hosts: dict[str, dict[str, Any]], systems: image.Systems, nix: str) -> None:
+        self.directory.mkdir(parents=True)
+        self.directory.chmod(0o700)
+        here = Path(__file__).parent
+        for program in ("supervisor.py", "fdproxy.py"):
+            shutil.copy(here / program, self.directory)
+        self._keygen(self.ssh_key, f"lab {self.name}")
+        push_key = self.directory / "push_key"
+        self._keygen(push_key, f"root@{BUILDER}")
+        authorized = self.ssh_key.with_suffix(".pub").read_text() + push_key.with_suffix(".pub").read_text()
+        known = []
+        for host, data in hosts.items():
+            directory = self.directory / "hosts" / host
+            for sub in ("upper/etc/ssh", "upper/root/.ssh", "upper/home/admin/.ssh", "work", "root", "boot"):
+                (directory / sub).mkdir(parents=True)
+            upper = directory / "upper"
+            (upper / "root").chmod(0o700)
+            (upper / "root/.ssh").chmod(0o700)
+            (upper / "root/.ssh/authorized_keys").write_text(authorized)
+            for place in (upper / "home/admin", upper / "home/admin/.ssh"):
+                shutil.chown(place, 1000, 1000)
+            (upper / "home/admin/.ssh/authorized_keys").write_text(authorized)
+            self._keygen(upper / "etc/ssh/ssh_host_ed25519_key", f"root@{host}")
+            public = (upper / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
+            known.append(f"{host},{data['address']} {public[0]} {public[1]}\n")
+            (directory / "power").write_text("on\n")
+            (directory / "settings.json").write_text(json.dumps({
+                "host": host,
+                "machine": f"{self.name}-{host}",
+                "bridge": BRIDGE,
+                "lower": [str(path) for path in systems.lower(host)],
+                "boot": str(systems.boot(host)),
+                "boot_size": "32m",
+                "groups": [str(group) for group in self._groups(host)],
+            }))
+        (self.directory / "known_hosts").write_text("".join(known))
+        builder = self.directory / "hosts" / BUILDER / "upper"
+        shutil.copy(self.directory / "known_hosts", builder / "etc/ssh/ssh_known_hosts")
+        for suffix in ("", ".pub"):
+            shutil.copy(f"{push_key}{suffix}", builder / f"root/.ssh/id_ed25519{suffix}")
+        self._write_ssh_config(hosts)
+        self._write_inventory(hosts)
+        self._write_settings(hosts, nix, ready=False)
+
+    @staticmethod
+    def _keygen(path: Path, comment: str) -> None:
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+
+    def _write_settings(self, hosts: dict[str, dict[str, Any]], nix: str, *, ready: bool) -> None:
+        settings = {"name": self.name, "nix": nix, "ready": ready, "hosts": hosts}
+        temporary = self.directory / "lab.json.new"
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        temporary.rename(self.directory / "lab.json")
+
+    def _write_ssh_config(self, hosts: dict[str, dict[str, Any]]) -> None:
+        python = Path(sys.executable).resolve()
+        proxy = f"nsenter --net=/run/netns/{self.netns} {python} -ISE {self.directory}/fdproxy.py %h %p"
+        blocks = [f"Host {host}\n  HostName {data['address']}\n" for host, data in hosts.items()]
+        self.ssh_config.write_text("".join(blocks) + f"""Host {' '.join(hosts)} 198.18.*
+  User root
+  IdentityFile {self.ssh_key}
+  IdentitiesOnly yes
+  UserKnownHostsFile {self.directory}/known_hosts
+  GlobalKnownHostsFile /dev/null
+  StrictHostKeyChecking yes
+  ProxyCommand {proxy}
+  ProxyUseFdpass yes
+  ConnectTimeout 5
+  ServerAliveInterval 5
+  ServerAliveCountMax 3
+""")
+
+    def _write_inventory(self, hosts: dict[str, dict[str, Any]]) -> None:
+        groups: dict[str, list[str]] = {"development": [], "infrastructure": [], "critical": []}
+        lines = [
+            f"# The lab '{self.name}', written by its 'up'.",
+            "all:",
+            "  vars:",
+            "    ansible_user: root",
+            f"    ansible_ssh_common_args: -F {self.ssh_config}",
+            "    ansible_python_interpreter: /run/current-system/sw/bin/python3",
+            f"    lab_flake_host: {BUILDER}",
+            f"    lab_flake: {FLAKE}",
+            "    lab_push_key: /root/.ssh/id_ed25519",
+            "    lab_min_uptime: 0",
+            "    lab_reboot_delay: 0",
+            "  hosts:",
+        ]
+        for host, data in hosts.items():
+            lines += [f"    {host}:", f"      ansible_host: {data['address']}"]
+            if host == BUILDER:
+                lines.append("      lab_managed: false")
+            else:
+                stage = STAGES.get(host, "infrastructure")
+                groups[stage].append(host)
+                lines.append(f"      lab_stage: {stage}")
+        lines.append("  children:")
+        for group, members in groups.items():
+            lines += [f"    {group}:", "      hosts:" if members else "      hosts: {}"]
+            lines += [f"        {member}:" for member in members]
+        self.inventory.write_text("\n".join(lines) + "\n")
+
+    def _start_network(self) -> None:
+        run(["ip", "netns", "add", self.netns])
+        run(["ip", "-n", self.netns, "-batch", "-"], stdin=f"""link set lo up
+link add {BRIDGE} type bridge forward_delay 0 stp_state 0
+addr add {GATEWAY}/24 dev {BRIDGE}
+link set {BRIDGE} up
+""")
+
+    def _start_supervisor(self, host: str) -> None:
+        groups = self._groups(host)
+        directory = self.directory / "hosts" / host
+
+        def enter() -> None:
+            for group in groups:
+                group.mkdir(parents=True, exist_ok=True)
+                (group / "supervisor").mkdir(exist_ok=True)
+                (group / "supervisor" / "cgroup.procs").write_text(str(os.getpid()))
+
+        with (directory / "supervisor.log").open("a") as log:
+            process = subprocess.Popen(
+                ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "--mount", "--propagation", "slave",
+                 str(Path(sys.executable).resolve()), "-ISE", str(self.directory / "supervisor.py"), str(directory / "settings.json")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=enter, cwd="/",
+            )
+        (directory / "supervisor.json").write_text(json.dumps({"pid": process.pid, "start": start_time(process.pid)}))
+
+    def wait_ready(self, hosts: Iterable[str], seconds: float = 60) -> None:
+        """Wait until these hosts answer over ssh and systemd says it has finished booting."""
+        deadline = time.monotonic() + seconds
+        waiting = {
+            host: subprocess.Popen(
+                ["ssh", "-F", str(self.ssh_config), "-o", "ConnectTimeout=2", host, "systemctl is-system-running --wait"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for host in hosts if self._await_port(host, deadline)
+        }
+        for host, process in waiting.items():
+            try:
+                out, err = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+            if out.strip() not in {"running", "degraded"}:
+                fail(f"'{host}' did not finish booting ({(out or err).strip()}); its console is {self.console(host)}.")
+
+    def _await_port(self, host: str, deadline: float) -> bool:
+        address = self.settings()["hosts"][host]["address"]
+        script = (
+            "import socket, sys, time\n"
+            "while time.monotonic() < float(sys.argv[2]):\n"
+            "    try:\n"
+            "        with socket.create_connection((sys.argv[1], 22), timeout=1) as s:\n"
+            "            if s.recv(4) == b'SSH-': sys.exit(0)\n"
+            "    except OSError:\n"
+            "        time.sleep(0.05)\n"
+            "sys.exit(1)\n"
+        )
+        done = subprocess.run(
+            ["nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-ISE", "-c", script, address, str(deadline)], check=False,
+        )
+        if done.returncode != 0:
+            fail(f"'{host}' does not answer on its ssh port; its console is {self.console(host)}.")
+        return True
+
+    # ---- what is there ----------------------------------------------------------------------------------------------
+    def settings(self) -> dict[str, Any]:
+        """What `up` wrote about the lab."""
+        try:
+            found: dict[str, Any] = json.loads((self.directory / "lab.json").read_text())
+        except FileNotFoundError:
+            others = ", ".join(path.parent.name for path in STATE.glob("*/lab.json")) or "none"
+            fail(f"There is no lab '{self.name}' (labs: {others}); start it with 'up 4 --name {self.name}'.")
+        return found
+
+    def console(self, host: str) -> Path:
+        return self.directory / "hosts" / host / "console.log"
+
+    def known(self, host: str) -> str:
+        hosts = self.settings()["hosts"]
+        if host not in hosts:
+            fail(f"'{host}' is not a host of the lab '{self.name}'; its hosts are {', '.join(hosts)}.")
+        return host
+
+    def _supervisor(self, host: str) -> int | None:
+        try:
+            recorded = json.loads((self.directory / "hosts" / host / "supervisor.json").read_text())
+        except FileNotFoundError:
+            return None
+        pid: int = recorded["pid"]
+        return pid if start_time(pid) == recorded["start"] else None
+
+    def _state(self, host: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads((self.directory / "hosts" / host / "state.json").read_text())
+        except FileNotFoundError:
+            found = {"phase": "stopped"}
+        return found
+
+    def _leader(self, nspawn: int) -> int | None:
+        """The guest's PID 1 as this machine sees it: nspawn's child that is 1 in its own namespace."""
+        try:
+            children = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()
+            for child in children:
+                found = re.search(r"^NSpid:.*\s1$", Path(f"/proc/{child}/status").read_text(), re.MULTILINE)
+                if found:
+                    return int(child)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        return None
+
+    def status(self) -> dict[str, Any]:
+        """Everything somebody needs to use the lab."""
+        settings = self.settings()
+        hosts = {}
+        for host, data in settings["hosts"].items():
+            state = self._state(host)
+            phase, leader = state["phase"], None
+            if self._supervisor(host) is None:
+                phase = "stopped"
+            elif phase == "running":
+                leader = self._leader(state["nspawn"])
+                if leader is None or _comm(leader) != "systemd":
+                    # init gives way to systemd within a fraction of a second, or never
+                    phase = "hung" if time.time() - state["since"] > 3 else "running"
+            hosts[host] = {
+                "address": data["address"], "pid": leader, "supervisor": self._supervisor(host), "console": str(self.console(host)),
+                "state": phase, "python": data["python"],
+            }
+        return {
+            "name": self.name, "netns": self.netns, "inventory": str(self.inventory), "ssh_config": str(self.ssh_config),
+            "ssh_key": str(self.ssh_key), "flake_host": BUILDER, "flake": FLAKE, "nix": settings["nix"],
+            "ready": settings["ready"], "hosts": hosts,
+        }
+
+    # ---- one host ---------------------------------------------------------------------------------------------------
+    def run(self, host: str, argv: Sequence[str], *, stdin: str | None = None, check: bool = False,
+            timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command on a host over ssh, as root."""
+        return subprocess.run(
+            ["ssh", "-F", str(self.ssh_config), self.known(host), shlex.join(argv)],
+            input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True, text=True, check=check, timeout=timeout,
+        )
+
+    def stop(self, host: str) -> None:
+        """Cut a host's power: every process of it is killed at once."""
+        directory = self.directory / "hosts" / self.known(host)
+        (directory / "power").write_text("off\n")
+        kill_group(self._groups(host, "guest")[0])
+        self._signal(host)
+        if not wait_for(lambda: self._state(host)["phase"] == "stopped", 10):
+            fail(f"'{host}' did not stop; look into {directory}/supervisor.log.")
+
+    def start(self, host: str, *, wait: bool = False) -> None:
+        """Switch a host on; with `wait`, until it has booted."""
+        directory = self.directory / "hosts" / self.known(host)
+        if self._supervisor(host) is None:
+            fail(f"The lab '{self.name}' is not running; start it again with 'up'.")
+        (directory / "power").write_text("on\n")
+        self._signal(host)
+        if not wait_for(lambda: self._state(host)["phase"] != "stopped", 10):
+            fail(f"'{host}' did not start; look into {directory}/supervisor.log.")
+        if wait:
+            self.wait_ready([host])
+
+    def _signal(self, host: str) -> None:
+        pid = self._supervisor(host)
+        if pid is not None:
+            os.kill(pid, signal.SIGUSR1)
+
+    # ---- the flake --------------------------------------------------------------------------------------------------
+    def _builder(self, argv: Sequence[str], stdin: str | None = None) -> str:
+        done = self.run(BUILDER, argv, stdin=stdin)
+        if done.returncode != 0:
+            fail(f"The flake host could not run '{shlex.join(argv)}': {done.stderr.strip()}")
+        return done.stdout
+
+    def _commit(self, repository: str, file: str, text: str, message: str) -> None:
+        self._builder(
+            ["sh", "-c", 'cat > "$2.new" && mv "$2.new" "$2" && cd "$1" && git add "$2" && git commit --quiet --message "$3"',
+             "sh", repository, f"{repository}/{file}", message],
+            stdin=text,
+        )
+
+    def move(self, moving: str = "packages", packages: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
+        """Give an input a new commit with newer packages; returns {package: (old, new)}."""
+        self.settings()
+        if moving not in MOVING:
+            fail(f"'{moving}' is not an input of the lab's flake; its inputs are {', '.join(MOVING)}.")
+        repository = f"/srv/{moving}"
+        versions = json.loads(self._builder(["cat", f"{repository}/versions.json"]))
+        changes = {}
+        for package in packages or MOVING[moving]:
+            if package not in versions:
+                fail(f"'{package}' is not a package of the input '{moving}'; it has {', '.join(versions)}.")
+            old = versions[package]["version"]
+            versions[package]["version"] = _bump(old)
+            versions[package]["size"] += 1
+            changes[package] = (old, versions[package]["version"])
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in versions.items())
+        message = ", ".join(f"{package} {new}" for package, (_, new) in changes.items())
+        self._commit(repository, "versions.json", "{\n" + lines + "\n}\n", message)
+        return changes
+
+    def update(self) -> None:
+        """Move the flake's lock to the newest inputs, by hand as an owner would: `nix flake update` and a commit."""
+        self._builder(["sh", "-c", f"cd {FLAKE} && nix flake update --quiet && git commit --quiet --all --message update"])
+
+    def build(self, host: str, *, copy: bool = True) -> str:
+        """Build a host's next system on the flake host, and bring it to the host; returns its store path."""
+        attribute = f"nixosConfigurations.{self.known(host)}.config.system.build.toplevel"
+        path = self._builder(["nix", "build", "--no-link", "--print-out-paths", f"{FLAKE}#{attribute}"]).strip()
+        if copy:
+            self._builder(["nix", "copy", "--no-check-sigs", "--to", f"ssh-ng://root@{host}", path])
+        return path
+
+    def fault(self, host: str, *faults: str) -> None:
+        """What the host's next system will suffer from; no fault at all clears."""
+        self.known(host)
+        for fault in faults:
+            name, _, value = fault.partition("=")
+            if name not in FAULTS:
+                fail(f"'{name}' is not a fault; 'fault --help' lists them all.")
+            if "=" in fault and not ("[=" in FAULTS[name] and re.fullmatch(r"[0-9][0-9a-z.]*", value)):
+                fail(f"'{fault}' is not understood; 'fault --help' shows which faults take a value.")
+        hosts = json.loads(self._builder(["cat", f"{FLAKE}/hosts.json"]))
+        if hosts[host]["faults"] == list(faults):
+            return
+        hosts[host]["faults"] = list(faults)
+        self._commit(FLAKE, "hosts.json", image.hosts_json(hosts), f"{host}: {', '.join(faults) or 'no faults'}")
+
+
+def _bump(version: str) -> str:
+    head, _, last = version.rpartition(".")
+    return f"{head}.{int(last) + 1}"
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return (_base36(number // 36) if number >= 36 else "") + digits[number % 36]
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        fail("The lab needs root for namespaces and mounts; run the command with sudo.")

@@ -1,0 +1,205 @@
+"""Runs linters and tests side by side, one lane per core, and ends with the line `N passed, M failed`.
+
+    python -m tests.tools.check          everything but the long tests
+    python -m tests.tools.check lint     the linters alone
+    python -m tests.tools.check soak     the long tests alone
+
+Each step's output is in tests/output/STEP.log, and is shown when the step fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTPUT = ROOT / "tests" / "output"
+VENV = ROOT / ".venv" / "bin"
+SCRIPTS = (".ci/run", "tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
+CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+MINUTES = 20  # the end of any step but a soak
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    argv: tuple[str, ...]
+    minutes: int = MINUTES
+
+    @property
+    def log(self) -> Path:
+        return OUTPUT / f"{self.name}.log"
+
+    @property
+    def report(self) -> Path:
+        return OUTPUT / f"{self.name}.xml"
+
+
+@dataclass
+class Count:
+    """Tests that ran; a step without tests of its own counts as one."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, other: Count) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+
+def pytest(name: str, *arguments: str, minutes: int = MINUTES) -> Step:
+    return Step(name, ("pytest", f"--junit-xml={OUTPUT / name}.xml", *arguments), minutes)
+
+
+LINT = (
+    Step("ruff", ("ruff", "check", ".")),
+    Step("mypy", ("mypy",)),
+    Step("shellcheck", ("shellcheck", *SCRIPTS)),
+    Step("ansible-lint", ("ansible-lint",)),
+    Step("sanity", ("tests/tools/sanity",)),
+)
+TESTS = (
+    pytest("pytest"),
+    # Without git, molecule would not find its base by itself.
+    Step("molecule", ("molecule", "--base-config", ".config/molecule/config.yml", "test", "--all", "--no-command-borders")),
+)
+SOAK = (pytest("soak", "-m", "soak", minutes=180),)
+LANES: dict[str, tuple[tuple[Step, ...], ...]] = {"all": (LINT, TESTS), "lint": (LINT,), "soak": (SOAK,)}
+
+total = Count()
+printing = threading.Lock()  # also guards `total`
+running: set[subprocess.Popen[bytes]] = set()
+interrupted = threading.Event()
+
+
+def run(step: Step) -> tuple[int, float]:
+    """Run a step in a process group of its own, which ends with it."""
+    env = os.environ | {
+        "PATH": f"{VENV}:{os.environ['PATH']}",
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+    }
+    began = time.monotonic()
+    with step.log.open("wb") as log:
+        process = subprocess.Popen(
+            step.argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        running.add(process)
+        try:
+            rc = process.wait(step.minutes * 60)
+        except subprocess.TimeoutExpired:
+            log.write(f"\ngiven up after {step.minutes} minutes\n".encode())
+            rc = stop(process)
+        finally:
+            running.discard(process)
+    return rc, time.monotonic() - began
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """Ask a step to end as Ctrl-C would, so that it takes its labs down, and insist after a minute."""
+    for sign, seconds in ((signal.SIGINT, 60), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, sign)
+            return process.wait(seconds) or 1
+    return 1
+
+
+def count(step: Step, rc: int) -> Count:
+    if not step.report.exists():
+        return Count(passed=int(rc == 0), failed=int(rc != 0))
+    suite = next(ET.parse(step.report).getroot().iter("testsuite"))
+    tests, failures, errors, skipped = (int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped"))
+    failed = failures + errors
+    # pytest also fails without a failed test: nothing collected, an error of its own.
+    return Count(tests - failed - skipped, failed or int(rc != 0), skipped)
+
+
+def lane(steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        if interrupted.is_set():
+            return
+        step.report.unlink(missing_ok=True)
+        rc, seconds = run(step)
+        if interrupted.is_set():
+            return
+        found = count(step, rc)
+        with printing:
+            total.add(found)
+            if rc:
+                print(step.log.read_text(errors="replace"))
+            print(f"{'ok    ' if rc == 0 else 'FAILED'} {step.name:<14} {seconds:6.1f} s   {found}", flush=True)
+
+
+def children() -> list[str]:
+    """What the steps left running. As their subreaper, this process has inherited it."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid() and fields[0] != "Z":
+                words = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"process {stat.parent.name}: {words}")
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def traces() -> set[str]:
+    """Labs and their mounts. The demo's lab is its owner's, and may come and go meanwhile."""
+    labs = {f"lab {lab.name}" for lab in Lab.all() if lab.name != "demo"}
+    points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return labs | {f"mount {point}" for point in points if "homelab" in point and "demo" not in point}
+
+
+def main(what: str = "all") -> int:
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = traces()
+    threads = [threading.Thread(target=lane, args=(steps,)) for steps in LANES[what]]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        interrupted.set()
+        for process in list(running):
+            stop(process)
+        for lab in Lab.all():
+            if f"lab {lab.name}" in traces() - before:
+                lab.down()
+        return 130
+
+    patience = time.monotonic() + 5
+    while (left := children()) and time.monotonic() < patience:
+        time.sleep(0.2)
+    left += sorted(traces() - before)
+    total.add(Count(passed=int(not left), failed=int(bool(left))))
+    print(f"{'FAILED' if left else 'ok    '} nothing left behind", *left, sep="\n       ")
+    if "SUDO_UID" in os.environ:  # or the next `make lint` could not write them
+        made = [ROOT / name for name in CACHES if (ROOT / name).exists()]
+        subprocess.run(["chown", "-R", os.environ["SUDO_UID"], *made], check=True)
+    print(total)
+    return int(total.failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""Outcomes: pessimistic until proven."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.homelab.nixos.plugins.module_utils import _outcome
+
+OLD = "/nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1"
+NEW = "/nix/store/xnpa2vcbpn07vxn8zls3gkgz7yf6l0yf-nixos-system-web-26.05.2"
+
+
+def look(system: str, reasons: tuple[str, ...] = (), **systems: str) -> dict[str, object]:
+    return {
+        "systems": {"current": system, "profile": system, "boot_default": system, "booted": system, **systems},
+        "drift": [],
+        "reboot_required": bool(reasons),
+        "reboot_reasons": list(reasons),
+    }
+
+
+WELL = {"healthy": True}
+ILL = {"failed": True, "healthy": False, "msg": "The disk is full."}
+LOST = {"failed": True, "connection_lost": True, "msg": "No route to host"}
+SKIPPED = {"skipped": True, "changed": False}
+READY = {"probe": look(OLD), "gate": WELL, "prepare": {"systems": {"web": NEW}}, "copy": {"changed": True}}
+BEGUN = {**READY, "gate_again": WELL}
+ACTIVATED = {**BEGUN, "activation": {"changed": True, "activated": True, "ending": "ok"}, "verification": WELL}
+COMMITTED = {**ACTIVATED, "commit": {"changed": True}}
+BROKEN = {
+    **BEGUN,
+    "activation": {"changed": True, "failed": True, "ending": "units_failed", "msg": "Units failed: web.service."},
+}
+
+
+def word(evidence: dict[str, object], **options: object) -> str:
+    return _outcome.outcome(evidence, NEW, **options).word
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ({}, "unreachable"),
+        ({"probe": LOST}, "unreachable"),
+        ({"probe": {"unreachable": True, "msg": "timed out"}}, "unreachable"),
+        ({"probe": {"failed": True, "msg": "no Python"}}, "deferred"),
+        ({"probe": look(OLD)}, "deferred"),
+        ({"probe": look(OLD), "gate": LOST}, "unreachable"),
+        ({**READY, "gate": ILL}, "deferred"),
+        ({**READY, "probe": {**look(OLD), "drift": ["the boot default is another"]}}, "deferred"),
+        ({**READY, "prepare": {"failed": True, "msg": "error: no such input"}}, "held"),
+        ({**READY, "probe": look(NEW)}, "unchanged"),
+        ({**READY, "copy": {"failed": True, "msg": "no space"}}, "failed"),
+        (READY, "held"),
+        ({**READY, "gate_again": ILL}, "deferred"),
+        ({**READY, "gate_again": LOST}, "failed"),
+        ({**BEGUN, "activation": {"failed": True, "changed": False, "msg": "not on this host"}}, "failed"),
+        ({**BEGUN, "activation": {"failed": True, "changed": False, "ending": "reboot_needed", "msg": "."}}, "held"),
+        ({**BEGUN, "activation": LOST}, "lost"),
+        (BROKEN, "lost"),
+        (ACTIVATED, "lost"),
+        (COMMITTED, "lost"),
+        ({**COMMITTED, "proof": LOST}, "lost"),
+        ({**COMMITTED, "proof": look(OLD)}, "lost"),
+        ({**COMMITTED, "proof": look(NEW, boot_default=OLD)}, "lost"),
+        ({**COMMITTED, "reboot": SKIPPED, "proof": look(NEW)}, "updated"),
+        ({**COMMITTED, "proof": look(NEW, ("kernel",))}, "pending"),
+        ({**COMMITTED, "proof": look(NEW), "goodbye": {"failed": True, "msg": "timed out"}}, "lost"),
+        ({**COMMITTED, "reboot": {"failed": True, "connection_lost": True, "msg": "did not answer"}}, "lost"),
+        ({**BROKEN, "rollback": LOST}, "lost"),
+        ({**BROKEN, "rollback": {"failed": True, "msg": "activate failed"}}, "rollback_failed"),
+        ({**BROKEN, "rollback": {"changed": True}}, "rollback_failed"),
+        ({**BROKEN, "rollback": {}, "rollback_verification": WELL, "rollback_proof": look(OLD)}, "lost"),
+        (
+            {**BROKEN, "rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(OLD)},
+            "rolled_back",
+        ),
+        (
+            {**BROKEN, "rollback": {"changed": True}, "rollback_verification": ILL, "rollback_proof": look(OLD)},
+            "rollback_failed",
+        ),
+        (
+            {**BROKEN, "rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(NEW)},
+            "rollback_failed",
+        ),
+    ],
+)
+def test_the_outcome_is_what_was_seen(evidence, expected):
+    assert word(evidence) == expected
+
+
+def test_a_host_with_the_target_and_a_reboot_due_goes_on_to_the_rollout():
+    told = _outcome.outcome({**READY, "probe": look(NEW, ("kernel",))}, NEW)
+    assert not told.decided
+
+
+def test_a_host_whose_turn_did_not_come_is_not_decided():
+    assert not _outcome.outcome(READY, NEW).decided
+
+
+def test_drift_can_be_adopted():
+    drifted = {**READY, "probe": {**look(OLD), "drift": ["the boot default is another"]}}
+    assert word(drifted, adopt_drift=True) == "held"
+    assert "Drift" in _outcome.outcome(drifted, NEW).reason
+
+
+def test_a_dry_run_never_claims_an_update():
+    assert word({**BEGUN, "activation": {"changed": True}}, dry_run=True) == "unchanged"
+    assert word({**BEGUN, "activation": {"changed": True, "failed": True, "msg": "."}}, dry_run=True) == "lost"
+
+
+def test_the_reason_is_that_of_the_first_step_that_failed():
+    assert _outcome.outcome({**BROKEN, "rollback": LOST}, NEW).reason.startswith("Units failed: web.service.")
+
+
+def test_a_host_without_a_target_is_never_touched():
+    told = _outcome.outcome({**READY, "prepare": {"systems": {}}}, None)
+    assert (told.word, told.decided) == ("held", True)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (BEGUN, False),
+        ({**BEGUN, "activation": {"failed": True, "changed": False}}, False),
+        ({**BEGUN, "activation": LOST}, True),
+        (BROKEN, True),
+        ({**BEGUN, "activation": {"changed": False, "ending": "reboot_needed"}, "commit": {"failed": True}}, True),
+    ],
+)
+def test_what_may_run_something_else_is_put_back(evidence, expected):
+    assert _outcome.must_be_put_back(evidence) is expected
+
+
+def test_the_bad_words_are_those_of_the_design():
+    assert {"failed", "rolled_back", "rollback_failed", "lost"} == _outcome.BAD
