@@ -225,6 +225,7 @@ class GitPlace:
         trace = os.path.join(candidate.scratch, "trace")
         where = ["git", "-C", candidate.directory]
         doing = "Committing the candidate"
+        written = candidate.lock_bytes()
         self._check(self._call([*where, "add", "--", LOCK_NAME]), doing)
         done = self._call(
             [*where, "commit", "--quiet", f"--message={message}", "--", LOCK_NAME], {"GIT_TRACE2_EVENT": trace}
@@ -239,10 +240,13 @@ class GitPlace:
                 f"The git hook {hook} refused the commit of the new flake.lock" if hook else doing,
             )
         commit = self._check(self._call([*where, "rev-parse", "--verify", "HEAD"]), doing).stdout.strip()
-        left = self._check(self._call([*where, "status", "--porcelain"]), doing).stdout
-        if left:
+        left = self._check(self._call([*where, "status", "--porcelain"]), doing).stdout.split()
+        names = self._check(self._call([*where, "diff", "--name-only", self._base, commit]), doing).stdout.splitlines()
+        if left or names != [self._relative(LOCK_NAME)] or candidate.lock_bytes() != written:
+            # a formatter, say: what it made of flake.lock would differ from what Nix writes, every night again
             raise LabError(
-                f"A git hook changed more than flake.lock: {left.strip()}.", "Make it leave flake.lock alone."
+                "A git hook changed files while the new flake.lock was committed.",
+                f"Make the hooks of {self._top} leave flake.lock and all else alone, or set commit to false.",
             )
         return commit
 

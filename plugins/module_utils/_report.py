@@ -14,7 +14,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._diff import package
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, steps
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import short
 
-_HEADINGS = ("HOST", "OUTCOME", "SYSTEM", "PACKAGES", "REBOOT")
+_HEADINGS = ("HOST", "OUTCOME", "OLD SYSTEM", "NEW SYSTEM", "REBOOT")
 _WORST_FIRST = (
     "lost",
     "rollback_failed",
@@ -27,8 +27,9 @@ _WORST_FIRST = (
     "updated",
     "unchanged",
 )
-_PACKAGES_SHOWN = 4
+_PACKAGES_SHOWN = 12
 _WIDTH = 110
+_INDENT = "      "
 
 
 def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any]) -> str:
@@ -59,12 +60,17 @@ def table(
         lines.append("Dry run: this is what a night would do; nothing was changed.")
     lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
 
-    rows = [_HEADINGS, *(_row(host, night) for host, night in nights.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines.append("")
-    for row, reason in zip(rows, ["", *(night["reason"] for night in nights.values())], strict=True):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-        lines += textwrap.wrap(reason, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+    rows = {host: _row(host, night) for host, night in nights.items()}
+    widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows.values(), strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    lines += ["", line(_HEADINGS)]
+    for host, row in rows.items():
+        lines.append(line(row))
+        for text in (nights[host]["reason"], _packages(nights[host])):
+            lines += textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
     return "\n".join(lines)
 
 
@@ -82,10 +88,13 @@ def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
     old, new = activation.get("before"), activation.get("after")
     if not (old and new):
         return host, night["outcome"], short(looked["current"]), "", ""
-    packages = package_words(activation["packages"])
+    return host, night["outcome"], _system(old), _system(new), _reboot(made)
+
+
+def _packages(night: Mapping[str, Any]) -> str:
+    packages = package_words(steps(night["evidence"]).get("activation", {}).get("packages") or {})
     more = len(packages) - _PACKAGES_SHOWN
-    shown = packages[:_PACKAGES_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-    return host, night["outcome"], f"{_system(old)} → {_system(new)}", ", ".join(shown) or "none", _reboot(made)
+    return ", ".join(packages[:_PACKAGES_SHOWN] + ([f"and {more} more"] if more > 0 else []))
 
 
 def _reboot(made: Mapping[str, Mapping[str, Any]]) -> str:

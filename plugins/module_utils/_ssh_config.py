@@ -16,8 +16,6 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _ALIAS = re.compile(r"[^A-Za-z0-9_.-]")
-# ours, whatever the inventory says: a shared connection hangs nix copy, and nobody is there to answer a question
-_FIXED = ("batchmode", "controlmaster", "controlpath", "controlpersist")
 # the rest of the line belongs to these, so they are not quoted
 _RAW = ("proxycommand", "localcommand", "remotecommand", "knownhostscommand", "setenv", "sendenv", "match")
 _FLAGS = {"-4": ("AddressFamily", "inet"), "-6": ("AddressFamily", "inet6"), "-C": ("Compression", "yes")}
@@ -57,6 +55,8 @@ def ssh_config(
         lines.append(("User", user))
     if identity_file:
         lines += [("IdentityFile", identity_file), ("IdentitiesOnly", "yes")]
+    # ssh takes the first value that it sees, so these hold whatever the inventory says: a shared connection hangs
+    # nix copy, and nobody is there to answer a question
     lines += [
         ("BatchMode", "yes"),
         ("ControlMaster", "no"),
@@ -64,7 +64,7 @@ def ssh_config(
     ]
     options, includes, complete = _from_arguments(arguments)
     lines += options
-    # ssh takes the first value that it sees, so what the inventory says comes before these
+    # and these hold unless the inventory says otherwise
     lines += [
         ("ConnectTimeout", str(connect_timeout)),
         ("ServerAliveInterval", "15"),
@@ -134,8 +134,7 @@ def _from_arguments(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], li
             keyword, _sign, setting = re.sub(r"^\s*(\w+)\s*[=\s]\s*", r"\1=", value).partition("=")
             if not _KEYWORD.fullmatch(keyword):
                 raise LabError(f"The ssh option {value!r} of the inventory cannot be read.", "Write Keyword=value.")
-            if keyword.lower() not in _FIXED:
-                options.append((keyword, setting))
+            options.append((keyword, setting))
         else:
             options.append((_LETTERS[letter], value))
     return options, [path for path in includes if path != "none"], bool(includes)

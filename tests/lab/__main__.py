@@ -28,8 +28,12 @@ def _parser() -> argparse.ArgumentParser:
 
     up = verb("up", "start a lab of N hosts and their flake host; a lab of the same name is replaced")
     up.add_argument("count", type=int, metavar="N", help="how many managed hosts: dev, web, nas, dns, host5, …")
-    up.add_argument("--nix", default="trixie", choices=sorted(SUITES), help="Debian release: trixie has Nix 2.26, forky 2.34")
-    up.add_argument("--without-python", nargs="+", action="extend", default=[], metavar="HOST", help="hosts that have no Python")
+    up.add_argument(
+        "--nix", default="trixie", choices=sorted(SUITES), help="Debian release: trixie has Nix 2.26, forky 2.34"
+    )
+    up.add_argument(
+        "--without-python", nargs="+", action="extend", default=[], metavar="HOST", help="hosts that have no Python"
+    )
     down = verb("down", "stop a lab and leave nothing of it")
     down.add_argument("--all", action="store_true", help="every lab of this machine")
     status = verb("status", "show where everything is")
@@ -40,10 +44,25 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument("host", metavar="HOST")
     shell.add_argument("command", nargs="*", metavar="CMD", help="after '--'")
     move = verb("move", "give an input of the flake a new commit, with newer packages")
-    move.add_argument("input", nargs="?", default="packages", metavar="INPUT", help=f"one of {', '.join(MOVING)} (default: %(default)s)")
-    move.add_argument("--package", nargs="+", action="extend", default=[], metavar="PACKAGE", help="these instead of the ordinary ones")
+    move.add_argument(
+        "input",
+        nargs="?",
+        default="packages",
+        metavar="INPUT",
+        help=f"one of {', '.join(MOVING)} (default: %(default)s)",
+    )
+    move.add_argument(
+        "--package",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PACKAGE",
+        help="these instead of the ordinary ones",
+    )
     fault = verb(
-        "fault", "say what a host's next system suffers from; no fault clears", formatter_class=argparse.RawDescriptionHelpFormatter,
+        "fault",
+        "say what a host's next system suffers from; no fault clears",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="faults:\n" + "\n".join(f"  {name:24}{meaning}" for name, meaning in FAULTS.items()),
     )
     fault.add_argument("host", metavar="HOST")
@@ -77,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         case "up":
             begun = time.monotonic()
             Lab.up(arguments.count, arguments.name, arguments.nix, arguments.without_python)
-            print(f"lab '{lab.name}' is up after {time.monotonic() - begun:.1f} s: ansible -i {lab.inventory} all -m ping")
+            print(
+                f"lab '{lab.name}' is up after {time.monotonic() - begun:.1f} s: ansible -i {lab.inventory} all -m ping"
+            )
         case "down":
             for each in Lab.all() if arguments.all else [lab]:
                 each.down()

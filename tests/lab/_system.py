@@ -20,7 +20,8 @@ set -eu
 root=$1 lower=$2 upper=$3 work=$4
 shift 4
 if [ -n "$lower" ]; then
-  mount -t overlay overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work,redirect_dir=off,metacopy=off,index=off,volatile" "$root"
+  layers=lowerdir=$lower,upperdir=$upper,workdir=$work
+  mount -t overlay overlay -o "$layers,redirect_dir=off,metacopy=off,index=off,volatile" "$root"
 fi
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
@@ -43,8 +44,13 @@ def run(argv: Sequence[str | Path], *, stdin: str | None = None, timeout: float 
     words = [str(word) for word in argv]
     try:
         done = subprocess.run(
-            words, input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=timeout, check=False,
+            words,
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except FileNotFoundError:
         fail(f"The program '{words[0]}' is missing on this machine; 'make setup' installs what the lab needs.")
@@ -56,13 +62,38 @@ def run(argv: Sequence[str | Path], *, stdin: str | None = None, timeout: float 
     return done.stdout
 
 
-def in_root(root: Path, argv: Sequence[str], *, lower: Sequence[Path] = (), upper: Path | None = None,
-            work: Path | None = None, stdin: str | None = None, timeout: float = 600) -> str:
+def in_root(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    lower: Sequence[Path] = (),
+    upper: Path | None = None,
+    work: Path | None = None,
+    stdin: str | None = None,
+    timeout: float = 600,
+) -> str:
     """Run a command inside a tree, which may be an overlay that exists for this command only."""
     return run(
-        ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-c", _IN_ROOT, "sh",
-         root, ":".join(map(str, lower)), upper or "", work or "", *argv],
-        stdin=stdin, timeout=timeout,
+        [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            _IN_ROOT,
+            "sh",
+            root,
+            ":".join(map(str, lower)),
+            upper or "",
+            work or "",
+            *argv,
+        ],
+        stdin=stdin,
+        timeout=timeout,
     )
 
 
@@ -99,7 +130,7 @@ def start_time(pid: int) -> int | None:
 
 
 def control_groups() -> list[Path]:
-    """Mount points of the hierarchies that guests live in: the unified one, and systemd's own beside it where it exists."""
+    """Mount points of the hierarchies that guests live in: the unified one, and systemd's own where it exists."""
     unified: list[Path] = []
     legacy: list[Path] = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

@@ -18,15 +18,78 @@ SUITES = {"trixie": "trixie", "forky": "forky"}
 
 # Whose programs are on a guest's PATH, as on NixOS; the rest of Debian stays out of sight.
 USERLAND = (
-    "bash", "bsdutils", "busybox-static", "bzip2", "coreutils", "curl", "dash", "dbus", "dbus-bin", "diffutils", "findutils",
-    "gawk", "git", "grep", "gzip", "hostname", "iproute2", "iputils-ping", "jq", "kmod", "less", "libc-bin", "login",
-    "login.defs", "mount", "ncurses-bin", "netcat-openbsd", "nftables", "nix-bin", "openssh-client", "openssh-server", "passwd",
-    "procps", "sed", "sysvinit-utils", "systemd", "systemd-sysv", "tar", "util-linux", "util-linux-extra", "xz-utils",
+    "bash",
+    "bsdutils",
+    "busybox-static",
+    "bzip2",
+    "coreutils",
+    "curl",
+    "dash",
+    "dbus",
+    "dbus-bin",
+    "diffutils",
+    "findutils",
+    "gawk",
+    "git",
+    "grep",
+    "gzip",
+    "hostname",
+    "iproute2",
+    "iputils-ping",
+    "jq",
+    "kmod",
+    "less",
+    "libc-bin",
+    "login",
+    "login.defs",
+    "mount",
+    "ncurses-bin",
+    "netcat-openbsd",
+    "nftables",
+    "nix-bin",
+    "openssh-client",
+    "openssh-server",
+    "passwd",
+    "procps",
+    "sed",
+    "sysvinit-utils",
+    "systemd",
+    "systemd-sysv",
+    "tar",
+    "util-linux",
+    "util-linux-extra",
+    "xz-utils",
 )
 PACKAGES = (
-    "bzip2", "ca-certificates", "coreutils", "curl", "dbus", "dbus-bin", "diffutils", "gawk", "git", "iproute2", "iputils-ping",
-    "jq", "kmod", "less", "libpam-systemd", "netcat-openbsd", "nftables", "nix-bin", "nix-setup-systemd", "openssh-client",
-    "openssh-server", "procps", "python3", "sudo", "systemd", "systemd-sysv", "util-linux-extra", "xz-utils", "busybox-static",
+    "bzip2",
+    "ca-certificates",
+    "coreutils",
+    "curl",
+    "dbus",
+    "dbus-bin",
+    "diffutils",
+    "gawk",
+    "git",
+    "iproute2",
+    "iputils-ping",
+    "jq",
+    "kmod",
+    "less",
+    "libpam-systemd",
+    "netcat-openbsd",
+    "nftables",
+    "nix-bin",
+    "nix-setup-systemd",
+    "openssh-client",
+    "openssh-server",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+    "util-linux-extra",
+    "xz-utils",
+    "busybox-static",
 )
 
 # Run inside the new tree: Python and a few more pieces move into the Nix store, Debian's own set-up goes.
@@ -78,8 +141,10 @@ done
 [ -e /nix/var/nix/gcroots/profiles ] || ln -s /nix/var/nix/profiles /nix/var/nix/gcroots/profiles
 
 rm -rf /tmp/s /etc/systemd/system /etc/systemd/network /etc/machine-id /etc/hostname /etc/hosts /etc/resolv.conf \
-  /etc/ssh/ssh_host_* /var/lib/apt/lists/* /var/cache/apt/* /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info \
-  /usr/share/doc-base /usr/share/lintian /usr/share/binfmts /usr/share/pixmaps /usr/share/applications
+  /etc/ssh/ssh_host_* /var/lib/apt/lists/* /var/cache/apt/* \
+  /usr/share/doc /usr/share/man /usr/share/locale /usr/share/info \
+  /usr/share/doc-base /usr/share/lintian /usr/share/binfmts /usr/share/pixmaps /usr/share/applications \
+  /usr/lib/binfmt.d /usr/lib/valgrind /usr/local/lib/python3* /usr/share/gcc
 rm -rf /etc/python3* /etc/apt /etc/nix/nix.conf /etc/ssh/sshd_config /etc/os-release /etc/profile
 mkdir -p /var/log/journal /root/.ssh /etc/systemd
 chmod 700 /root/.ssh
@@ -132,7 +197,8 @@ for repository in /srv/packages /srv/tools /etc/nixos; do
   git commit --quiet --message 'First version'
 done
 for host in $(jq -r 'keys[]' hosts.json); do
-  printf '%s %s\n' $host "$(nix build --no-link --print-out-paths /etc/nixos#nixosConfigurations.$host.config.system.build.toplevel)"
+  toplevel=/etc/nixos#nixosConfigurations.$host.config.system.build.toplevel
+  printf '%s %s\n' $host "$(nix build --no-link --print-out-paths $toplevel)"
 done
 """
 
@@ -185,10 +251,19 @@ def image(nix: str) -> Path:
 def _fill_image(directory: Path, nix: str) -> None:
     root = directory / "root"
     run(
-        ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-         "--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Retries \"3\"",
-         "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-         "--dpkgopt=path-exclude=/usr/share/locale/*", SUITES[nix], root, _mirror()],
+        [
+            "mmdebstrap",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            '--aptopt=Acquire::Check-Valid-Until "false"',
+            '--aptopt=Acquire::Retries "3"',
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+            SUITES[nix],
+            root,
+            _mirror(),
+        ],
         timeout=900,
     )
     root.chmod(0o755)
@@ -218,7 +293,8 @@ def _mirror() -> str:
 def systems(base: Path, hosts: dict[str, dict[str, object]]) -> Systems:
     """The first system of every host, built by Nix on the base image, from the cache or made now."""
     sources = "".join(
-        f"{path.relative_to(FLAKE)}\0{path.read_text()}\0" for path in sorted(FLAKE.rglob("*"))
+        f"{path.relative_to(FLAKE)}\0{path.read_text()}\0"
+        for path in sorted(FLAKE.rglob("*"))
         if path.is_file() and path.name != "hosts.json"
     )
     hosts_text = hosts_json(hosts)
@@ -255,7 +331,13 @@ def _fill_systems(directory: Path, base: Path, hosts_text: str) -> None:
         layer.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(work)
         work.mkdir()
-        in_root(merged, ["bash", "-c", FIRST_SYSTEM, "bash", host, toplevel], lower=[upper, base / "root"], upper=layer, work=work)
+        in_root(
+            merged,
+            ["bash", "-c", FIRST_SYSTEM, "bash", host, toplevel],
+            lower=[upper, base / "root"],
+            upper=layer,
+            work=work,
+        )
         (layer / "boot").rename(layer.parent / "boot")
     shutil.rmtree(work)
     merged.rmdir()

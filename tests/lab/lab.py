@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,13 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from . import image
 from ._system import (
-    STATE, control_groups, fail, kill_group, locked, remove_group, run, start_time, wait_for,
+    STATE,
+    control_groups,
+    fail,
+    kill_group,
+    locked,
+    remove_group,
+    run,
+    start_time,
+    wait_for,
 )
 
 BUILDER = "builder"
@@ -29,6 +36,8 @@ STAGES = {"dev": "development", "dns": "critical"}
 FLAKE = "/etc/nixos"
 BRIDGE = "lab0"
 MAX_HOSTS = 50
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_WANTED = 8192
 GATEWAY = "198.18.0.1"
 
 FAULTS = {
@@ -66,7 +75,9 @@ def host_names(count: int) -> list[str]:
 
 def _check_name(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", name):
-        fail(f"'{name}' cannot be the name of a lab; use up to 20 lower-case letters, digits and dashes, a letter first.")
+        fail(
+            f"'{name}' cannot be the name of a lab; use up to 20 lower-case letters, digits and dashes, a letter first."
+        )
     return name
 
 
@@ -91,7 +102,9 @@ class Lab:
             fail(f"A lab cannot have {count} hosts; ask for 1 to {MAX_HOSTS}.")
         without = set(without_python)
         for host in sorted(without - set(names)):
-            fail(f"'{host}' is not a host of this lab, so it cannot be without Python; its hosts are {', '.join(names)}.")
+            fail(
+                f"'{host}' is not a host of this lab, so it cannot be without Python; its hosts are {', '.join(names)}."
+            )
         _require_root()
         hosts: dict[str, dict[str, Any]] = {}
         for index, host in enumerate([BUILDER, *names]):
@@ -105,10 +118,11 @@ class Lab:
             lab._remove()
             systems = image.systems(image.image(nix), hosts)
             lab._create(hosts, systems, nix)
+            _raise_limit()
             lab._start_network()
             for host in hosts:
                 lab._start_supervisor(host)
-            lab.wait_ready(hosts)
+            lab.wait_ready(hosts, accepted=("running",))
             lab._write_settings(hosts, nix, ready=True)
         return lab
 
@@ -134,6 +148,7 @@ class Lab:
         with self._lock():
             self._remove()
         (STATE / f"{self.name}.lock").unlink(missing_ok=True)
+        _restore_limit()
 
     @staticmethod
     def all() -> list[Lab]:
@@ -156,10 +171,8 @@ class Lab:
         kill_group(unified)
         for group in (unified, *others):
             remove_group(group)
-            try:
+            with suppress(OSError):  # another lab is up
                 group.parent.rmdir()
-            except OSError:
-                pass  # another lab is up
         if Path("/run/netns", self.netns).exists():
             run(["ip", "netns", "delete", self.netns])
         if self.directory.exists():
@@ -191,15 +204,18 @@ class Lab:
             public = (upper / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
             known.append(f"{host},{data['address']} {public[0]} {public[1]}\n")
             (directory / "power").write_text("on\n")
-            (directory / "settings.json").write_text(json.dumps({
-                "host": host,
-                "machine": f"{self.name}-{host}",
-                "bridge": BRIDGE,
-                "lower": [str(path) for path in systems.lower(host)],
-                "boot": str(systems.boot(host)),
-                "boot_size": "32m",
-                "groups": [str(group) for group in self._groups(host)],
-            }))
+            (directory / "settings.json").write_text(
+                json.dumps(
+                    {
+                        "host": host,
+                        "bridge": BRIDGE,
+                        "lower": [str(path) for path in systems.lower(host)],
+                        "boot": str(systems.boot(host)),
+                        "boot_size": "32m",
+                        "groups": [str(group) for group in self._groups(host)],
+                    }
+                )
+            )
         (self.directory / "known_hosts").write_text("".join(known))
         builder = self.directory / "hosts" / BUILDER / "upper"
         shutil.copy(self.directory / "known_hosts", builder / "etc/ssh/ssh_known_hosts")
@@ -223,7 +239,9 @@ class Lab:
         python = Path(sys.executable).resolve()
         proxy = f"nsenter --net=/run/netns/{self.netns} {python} -ISE {self.directory}/fdproxy.py %h %p"
         blocks = [f"Host {host}\n  HostName {data['address']}\n" for host, data in hosts.items()]
-        self.ssh_config.write_text("".join(blocks) + f"""Host {' '.join(hosts)} 198.18.*
+        self.ssh_config.write_text(
+            "".join(blocks)
+            + f"""Host {" ".join(hosts)} 198.18.*
   User root
   IdentityFile {self.ssh_key}
   IdentitiesOnly yes
@@ -235,7 +253,8 @@ class Lab:
   ConnectTimeout 5
   ServerAliveInterval 5
   ServerAliveCountMax 3
-""")
+"""
+        )
 
     def _write_inventory(self, hosts: dict[str, dict[str, Any]]) -> None:
         groups: dict[str, list[str]] = {"development": [], "infrastructure": [], "critical": []}
@@ -269,11 +288,15 @@ class Lab:
 
     def _start_network(self) -> None:
         run(["ip", "netns", "add", self.netns])
-        run(["ip", "-n", self.netns, "-batch", "-"], stdin=f"""link set lo up
+        run(
+            ["ip", "-n", self.netns, "-batch", "-"],
+            stdin=f"""link set lo up
 link add {BRIDGE} type bridge forward_delay 0 stp_state 0
+link set {BRIDGE} address 02:00:c6:12:00:01
 addr add {GATEWAY}/24 dev {BRIDGE}
 link set {BRIDGE} up
-""")
+""",
+        )
 
     def _start_supervisor(self, host: str) -> None:
         groups = self._groups(host)
@@ -287,21 +310,50 @@ link set {BRIDGE} up
 
         with (directory / "supervisor.log").open("a") as log:
             process = subprocess.Popen(
-                ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "--mount", "--propagation", "slave",
-                 str(Path(sys.executable).resolve()), "-ISE", str(self.directory / "supervisor.py"), str(directory / "settings.json")],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=enter, cwd="/",
+                [
+                    "nsenter",
+                    f"--net=/run/netns/{self.netns}",
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "slave",
+                    str(Path(sys.executable).resolve()),
+                    "-ISE",
+                    str(self.directory / "supervisor.py"),
+                    str(directory / "settings.json"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=enter,
+                cwd="/",
             )
         (directory / "supervisor.json").write_text(json.dumps({"pid": process.pid, "start": start_time(process.pid)}))
 
-    def wait_ready(self, hosts: Iterable[str], seconds: float = 60) -> None:
+    def wait_ready(
+        self, hosts: Iterable[str], seconds: float = 60, accepted: Iterable[str] = ("running", "degraded")
+    ) -> None:
         """Wait until these hosts answer over ssh and systemd says it has finished booting."""
         deadline = time.monotonic() + seconds
         waiting = {
             host: subprocess.Popen(
-                ["ssh", "-F", str(self.ssh_config), "-o", "ConnectTimeout=2", host, "systemctl is-system-running --wait"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                [
+                    "ssh",
+                    "-F",
+                    str(self.ssh_config),
+                    "-o",
+                    "ConnectTimeout=2",
+                    host,
+                    "systemctl is-system-running --wait",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-            for host in hosts if self._await_port(host, deadline)
+            for host in hosts
+            if self._await_port(host, deadline)
         }
         for host, process in waiting.items():
             try:
@@ -309,7 +361,7 @@ link set {BRIDGE} up
             except subprocess.TimeoutExpired:
                 process.kill()
                 out, err = process.communicate()
-            if out.strip() not in {"running", "degraded"}:
+            if out.strip() not in accepted:
                 fail(f"'{host}' did not finish booting ({(out or err).strip()}); its console is {self.console(host)}.")
 
     def _await_port(self, host: str, deadline: float) -> bool:
@@ -325,7 +377,8 @@ link set {BRIDGE} up
             "sys.exit(1)\n"
         )
         done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-ISE", "-c", script, address, str(deadline)], check=False,
+            ["nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-ISE", "-c", script, address, str(deadline)],
+            check=False,
         )
         if done.returncode != 0:
             fail(f"'{host}' does not answer on its ssh port; its console is {self.console(host)}.")
@@ -388,27 +441,43 @@ link set {BRIDGE} up
                 phase = "stopped"
             elif phase == "running":
                 leader = self._leader(state["nspawn"])
-                if leader is None or _comm(leader) != "systemd":
-                    # init gives way to systemd within a fraction of a second, or never
-                    phase = "hung" if time.time() - state["since"] > 3 else "running"
+                # init gives way to systemd (later to systemd-shutdown) within a fraction of a second, or never
+                if leader is not None and "systemd" not in _program(leader) and time.time() - state["since"] > 3:
+                    phase = "hung"
             hosts[host] = {
-                "address": data["address"], "pid": leader, "supervisor": self._supervisor(host), "console": str(self.console(host)),
-                "state": phase, "python": data["python"],
+                "address": data["address"],
+                "pid": leader,
+                "supervisor": self._supervisor(host),
+                "console": str(self.console(host)),
+                "state": phase,
+                "python": data["python"],
             }
         return {
-            "name": self.name, "netns": self.netns, "inventory": str(self.inventory), "ssh_config": str(self.ssh_config),
-            "ssh_key": str(self.ssh_key), "flake_host": BUILDER, "flake": FLAKE, "nix": settings["nix"],
-            "ready": settings["ready"], "hosts": hosts,
+            "name": self.name,
+            "netns": self.netns,
+            "inventory": str(self.inventory),
+            "ssh_config": str(self.ssh_config),
+            "ssh_key": str(self.ssh_key),
+            "flake_host": BUILDER,
+            "flake": FLAKE,
+            "nix": settings["nix"],
+            "ready": settings["ready"],
+            "hosts": hosts,
         }
 
     # ---- one host ---------------------------------------------------------------------------------------------------
-    def run(self, host: str, argv: Sequence[str], *, stdin: str | None = None, check: bool = False,
-            timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, host: str, argv: Sequence[str], *, stdin: str | None = None, check: bool = False, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host over ssh, as root."""
         return subprocess.run(
             ["ssh", "-F", str(self.ssh_config), self.known(host), shlex.join(argv)],
-            input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True, text=True, check=check, timeout=timeout,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=timeout,
         )
 
     def stop(self, host: str) -> None:
@@ -444,36 +513,29 @@ link set {BRIDGE} up
             fail(f"The flake host could not run '{shlex.join(argv)}': {done.stderr.strip()}")
         return done.stdout
 
-    def _commit(self, repository: str, file: str, text: str, message: str) -> None:
-        self._builder(
-            ["sh", "-c", 'cat > "$2.new" && mv "$2.new" "$2" && cd "$1" && git add "$2" && git commit --quiet --message "$3"',
-             "sh", repository, f"{repository}/{file}", message],
-            stdin=text,
-        )
-
     def move(self, moving: str = "packages", packages: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
         """Give an input a new commit with newer packages; returns {package: (old, new)}."""
         self.settings()
         if moving not in MOVING:
             fail(f"'{moving}' is not an input of the lab's flake; its inputs are {', '.join(MOVING)}.")
-        repository = f"/srv/{moving}"
-        versions = json.loads(self._builder(["cat", f"{repository}/versions.json"]))
-        changes = {}
-        for package in packages or MOVING[moving]:
-            if package not in versions:
-                fail(f"'{package}' is not a package of the input '{moving}'; it has {', '.join(versions)}.")
-            old = versions[package]["version"]
-            versions[package]["version"] = _bump(old)
-            versions[package]["size"] += 1
-            changes[package] = (old, versions[package]["version"])
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in versions.items())
-        message = ", ".join(f"{package} {new}" for package, (_, new) in changes.items())
-        self._commit(repository, "versions.json", "{\n" + lines + "\n}\n", message)
-        return changes
+        chosen = list(packages or MOVING[moving])
+        answer = self._edit(_MOVE, f"/srv/{moving}", *chosen)
+        if answer["unknown"]:
+            fail(
+                f"'{answer['unknown'][0]}' is not a package of the input '{moving}'; it has {', '.join(answer['known'])}."
+            )
+        return {package: (old, new) for package, (old, new) in answer["changes"].items()}
+
+    def _edit(self, program: str, *arguments: str) -> Any:
+        """Run a small Python program on the flake host, and read the JSON that it prints."""
+        python = "/run/current-system/sw/bin/python3"
+        return json.loads(self._builder([python, "-", *arguments], stdin=_EDIT + program))
 
     def update(self) -> None:
         """Move the flake's lock to the newest inputs, by hand as an owner would: `nix flake update` and a commit."""
-        self._builder(["sh", "-c", f"cd {FLAKE} && nix flake update --quiet && git commit --quiet --all --message update"])
+        self._builder(
+            ["sh", "-c", f"cd {FLAKE} && nix flake update --quiet && git commit --quiet --all --message update"]
+        )
 
     def build(self, host: str, *, copy: bool = True) -> str:
         """Build a host's next system on the flake host, and bring it to the host; returns its store path."""
@@ -492,16 +554,40 @@ link set {BRIDGE} up
                 fail(f"'{name}' is not a fault; 'fault --help' lists them all.")
             if "=" in fault and not ("[=" in FAULTS[name] and re.fullmatch(r"[0-9][0-9a-z.]*", value)):
                 fail(f"'{fault}' is not understood; 'fault --help' shows which faults take a value.")
-        hosts = json.loads(self._builder(["cat", f"{FLAKE}/hosts.json"]))
-        if hosts[host]["faults"] == list(faults):
-            return
-        hosts[host]["faults"] = list(faults)
-        self._commit(FLAKE, "hosts.json", image.hosts_json(hosts), f"{host}: {', '.join(faults) or 'no faults'}")
+        self._edit(_FAULT, FLAKE, host, *faults)
 
 
-def _bump(version: str) -> str:
-    head, _, last = version.rpartition(".")
-    return f"{head}.{int(last) + 1}"
+# What changes on the flake host is changed there, in one go, and committed.
+_EDIT = """
+import json, os, subprocess, sys
+def change(repository, name, value, message):
+    text = "{\\n" + ",\\n".join(f"  {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()) + "\\n}\\n"
+    with open(f"{repository}/{name}.new", "w") as new: new.write(text)
+    os.rename(f"{repository}/{name}.new", f"{repository}/{name}")
+    if subprocess.run(["git", "-C", repository, "diff", "--quiet", "--", name]).returncode:
+        subprocess.run(["git", "-C", repository, "commit", "--quiet", "--message", message, "--", name], check=True)
+repository, *words = sys.argv[1:]
+"""
+_MOVE = """
+with open(f"{repository}/versions.json") as file: versions = json.load(file)
+changes = {}
+unknown = [package for package in words if package not in versions]
+if not unknown:
+    for package in words:
+        old = versions[package]["version"]
+        head, _, last = old.rpartition(".")
+        versions[package] = {"version": f"{head}.{int(last) + 1}", "size": versions[package]["size"] + 1}
+        changes[package] = [old, versions[package]["version"]]
+    change(repository, "versions.json", versions, ", ".join(f"{name} {new}" for name, (_, new) in changes.items()))
+print(json.dumps({"changes": changes, "unknown": unknown, "known": list(versions)}))
+"""
+_FAULT = """
+host, *faults = words
+with open(f"{repository}/hosts.json") as file: hosts = json.load(file)
+hosts[host]["faults"] = faults
+change(repository, "hosts.json", hosts, f"{host}: {', '.join(faults) or 'no faults'}")
+print("null")
+"""
 
 
 def _base36(number: int) -> str:
@@ -509,11 +595,30 @@ def _base36(number: int) -> str:
     return (_base36(number // 36) if number >= 36 else "") + digits[number % 36]
 
 
-def _comm(pid: int) -> str:
+def _program(pid: int) -> str:
+    """What a process executes; of one that is gone, nothing that could be mistaken for an init."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return os.readlink(f"/proc/{pid}/exe")
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return "systemd, gone"
+
+
+def _raise_limit() -> None:
+    """Every guest's root counts as this machine's root, and 128 inotify instances do not last for three guests."""
+    with locked(STATE / "limit.lock"):
+        before = INOTIFY.read_text().strip()
+        if int(before) < INOTIFY_WANTED:
+            (STATE / "inotify-limit").write_text(before)
+            INOTIFY.write_text(str(INOTIFY_WANTED))
+
+
+def _restore_limit() -> None:
+    """The last lab takes its change of the limit with it."""
+    with locked(STATE / "limit.lock"):
+        saved = STATE / "inotify-limit"
+        if saved.exists() and not Lab.all():
+            INOTIFY.write_text(saved.read_text())
+            saved.unlink()
 
 
 def _require_root() -> None:

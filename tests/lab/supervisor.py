@@ -1,4 +1,4 @@
-"""One guest's power supply and firmware: mounts its disks, asks its boot loader what to start, starts it again when it reboots.
+"""One guest's power supply and firmware: mounts its disks, starts what its boot loader says, again after a reboot.
 
 Runs as a program of its own, in the lab's network namespace and a mount namespace of its own, until it is killed.
 """
@@ -24,7 +24,6 @@ class Guest:
     def __init__(self, settings_file: Path) -> None:
         settings = json.loads(settings_file.read_text())
         self.name: str = settings["host"]
-        self.machine: str = settings["machine"]
         self.bridge: str = settings["bridge"]
         self.lower: list[str] = settings["lower"]
         self.seed: str = settings["boot"]
@@ -40,8 +39,15 @@ class Guest:
         """Put the disks together; the mounts are in this process's namespace and end with it."""
         upper, work = self.directory / "upper", self.directory / "work"
         options = f"lowerdir={':'.join(self.lower)},upperdir={upper},workdir={work}"
-        self._run("mount", "-t", "overlay", "overlay", "-o",
-                  f"{options},redirect_dir=off,metacopy=off,index=off,volatile", str(self.root))
+        self._run(
+            "mount",
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            f"{options},redirect_dir=off,metacopy=off,index=off,volatile",
+            str(self.root),
+        )
         self._run("mount", "-t", "tmpfs", "-o", f"size={self.boot_size},mode=755", "boot", str(self.boot))
         self._run("cp", "-a", f"{self.seed}/.", str(self.boot))
         # nspawn wants a file system of its own for what it shares with guests
@@ -58,7 +64,7 @@ class Guest:
             return ""
 
     def choose(self) -> tuple[str, str]:
-        """What the boot loader starts: the entry's id and the init it names. Says why when there is nothing to start."""
+        """What the boot loader starts: the entry's id and the init it names; says why when there is nothing."""
         entries = {path.name: path for path in (self.boot / "loader/entries").glob("*.conf")}
         pattern = self._variable("LoaderEntryOneShot")
         (self.variables / "LoaderEntryOneShot").unlink(missing_ok=True)
@@ -113,6 +119,13 @@ class Guest:
             return None
         self.boots += 1
         os.write(console, f"boot loader: {entry}\n".encode())
+        # the kernel takes its time with the cable of a machine that was killed
+        subprocess.run(["ip", "link", "delete", f"vb-{self.name}"], stderr=subprocess.DEVNULL, check=False)
+
+        # a control group that was killed once kills what is forked from it into new ones, so every boot has its own
+        for group in self.groups:
+            for directory, _, _ in os.walk(group / "guest", topdown=False):
+                os.rmdir(directory)
 
         def enter() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
@@ -121,10 +134,27 @@ class Guest:
                 (group / "guest" / "cgroup.procs").write_text(str(os.getpid()))
 
         process = subprocess.Popen(
-            ["systemd-nspawn", f"--directory={self.root}", f"--machine={self.machine}", f"--hostname={self.name}",
-             "--register=no", "--keep-unit", "--settings=no", "--console=pipe", "--link-journal=no", "--resolv-conf=off",
-             "--timezone=off", f"--network-bridge={self.bridge}", f"--bind={self.boot}:/boot", "--quiet", init],
-            stdin=subprocess.DEVNULL, stdout=console, stderr=console, preexec_fn=enter,
+            [
+                "systemd-nspawn",
+                f"--directory={self.root}",
+                f"--machine={self.name}",
+                f"--hostname={self.name}",
+                "--register=no",
+                "--keep-unit",
+                "--settings=no",
+                "--console=pipe",
+                "--link-journal=no",
+                "--resolv-conf=off",
+                "--timezone=off",
+                f"--network-bridge={self.bridge}",
+                f"--bind={self.boot}:/boot",
+                "--quiet",
+                init,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            preexec_fn=enter,
             env={"PATH": os.environ["PATH"], "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )
         self.record("running", nspawn=process.pid, entry=entry)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +80,8 @@ LINT = (
 )
 TESTS = (
     pytest("pytest"),
-    # Without git, molecule would not find its base by itself.
-    Step("molecule", ("molecule", "--base-config", ".config/molecule/config.yml", "test", "--all", "--no-command-borders")),
+    # In a copy without git, molecule would not find its base by itself.
+    Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders")),
 )
 SOAK = (pytest("soak", "-m", "soak", minutes=180),)
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {"all": (LINT, TESTS), "lint": (LINT,), "soak": (SOAK,)}
@@ -147,51 +149,63 @@ def lane(steps: tuple[Step, ...]) -> None:
             print(f"{'ok    ' if rc == 0 else 'FAILED'} {step.name:<14} {seconds:6.1f} s   {found}", flush=True)
 
 
-def children() -> list[str]:
-    """What the steps left running. As their subreaper, this process has inherited it."""
+def children() -> list[Path]:
+    """What the steps left running, as directories of /proc. As their subreaper, this process has inherited it."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
-                words = stat.with_name("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found.append(f"process {stat.parent.name}: {words}")
-        except OSError:
-            continue  # it has just ended
+        with contextlib.suppress(OSError):  # it has just ended
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(stat.parent)
     return found
 
 
-def traces() -> set[str]:
-    """Labs and their mounts. The demo's lab is its owner's, and may come and go meanwhile."""
-    labs = {f"lab {lab.name}" for lab in Lab.all() if lab.name != "demo"}
+def describe(process: Path) -> str:
+    with contextlib.suppress(OSError):
+        return f"process {process.name}: {(process / 'cmdline').read_bytes().replace(bytes(1), b' ').decode()}"
+    return f"process {process.name}"
+
+
+def abandoned() -> set[str]:
+    """Mounts of labs, and labs of which no process is left. A living one is a child of ours, or somebody else's."""
     points = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    return labs | {f"mount {point}" for point in points if "homelab" in point and "demo" not in point}
+    found = {f"mount {point}" for point in points if "homelab" in point and not point.startswith("/run/netns")}
+    for lab in Lab.all():
+        alive = subprocess.run(["ip", "netns", "pids", lab.netns], capture_output=True, check=False).stdout
+        if not alive:
+            found.add(f"lab {lab.name}")
+    return found
+
+
+def take_down() -> None:
+    """End the labs that interrupted steps had booted."""
+    for process in children():
+        with contextlib.suppress(OSError):
+            if lab := re.search(r"/homelab-lab/([^/\n]+)", (process / "cgroup").read_text()):
+                Lab(lab[1]).down()
 
 
 def main(what: str = "all") -> int:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    before = traces()
-    threads = [threading.Thread(target=lane, args=(steps,)) for steps in LANES[what]]
-    for thread in threads:
-        thread.start()
+    before = abandoned()
+    pool = ThreadPoolExecutor()
+    futures = [pool.submit(lane, steps) for steps in LANES[what]]
     try:
-        for thread in threads:
-            thread.join()
+        for future in futures:
+            future.result()  # a defect of this runner is raised here
     except KeyboardInterrupt:
         interrupted.set()
         for process in list(running):
             stop(process)
-        for lab in Lab.all():
-            if f"lab {lab.name}" in traces() - before:
-                lab.down()
+        take_down()
         return 130
 
     patience = time.monotonic() + 5
-    while (left := children()) and time.monotonic() < patience:
+    while (processes := children()) and time.monotonic() < patience:
         time.sleep(0.2)
-    left += sorted(traces() - before)
+    left = [describe(process) for process in processes] + sorted(abandoned() - before)
     total.add(Count(passed=int(not left), failed=int(bool(left))))
     print(f"{'FAILED' if left else 'ok    '} nothing left behind", *left, sep="\n       ")
     if "SUDO_UID" in os.environ:  # or the next `make lint` could not write them

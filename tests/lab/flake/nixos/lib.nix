@@ -84,7 +84,7 @@ let
 
       mainService = head (host.services ++ [ "app" ]);
       hostServices = host.services;
-      packages = [ (program "hello") (program "curl") (program "openssl") (program "restic") ]
+      packages = [ (program "hello") (program "htop") (program "openssl") (program "restic") ]
         ++ map (service: server services.${service}.package) (filter (service: service != "app") hostServices);
 
       withPython = host.python && !has "python-gone";
@@ -243,6 +243,8 @@ let
         UseDNS no
         PrintMotd no
         MaxStartups 100
+        # the default key exchange costs a tenth of a second on each side
+        KexAlgorithms curve25519-sha256
         Subsystem sftp /usr/lib/openssh/sftp-server
         # Debian's sshd would hand out Debian's PATH
         SetEnv PATH=/run/wrappers/bin:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin

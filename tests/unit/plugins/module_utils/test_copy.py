@@ -122,7 +122,9 @@ def test_a_host_that_hangs_is_out_of_reach() -> None:
 
 
 def test_a_host_that_goes_away_before_the_copy_is_out_of_reach() -> None:
-    stderr = "ssh: connect to host 198.18.0.12 port 22: Connection refused\nerror: failed to start SSH connection to 'web'\n"
+    stderr = (
+        "ssh: connect to host 198.18.0.12 port 22: Connection refused\nerror: failed to start SSH connection to 'web'\n"
+    )
     with pytest.raises(HostOutOfReach, match="Connection refused"):
         push(VALID, ("ssh", 0, "lab-auto-update:absent\n", ""), ("nix", 1, "", stderr))
 

@@ -41,7 +41,11 @@ BASE = {
 
 def test_inputs_are_named_by_their_path() -> None:
     found = _lock_file.locked_inputs(lock(BASE))
-    assert {path: (one.rev or "")[0] for path, one in found.items()} == {"dep": "d", "dep/packages": "b", "packages": "a"}
+    assert {path: (one.rev or "")[0] for path, one in found.items()} == {
+        "dep": "d",
+        "dep/packages": "b",
+        "packages": "a",
+    }
     assert _lock_file.input_paths(lock(BASE)) == ["dep", "dep/alias", "dep/nothing", "dep/packages", "packages"]
 
 
@@ -141,7 +145,13 @@ def test_a_torn_lock_file_says_what_is_wrong(text: str, why: str) -> None:
         ({"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": "a"}, "github:NixOS/nixpkgs"),
         ({"type": "gitlab", "owner": "a", "repo": "b", "host": "git.example.org"}, "gitlab:a/b?host=git.example.org"),
         (
-            {"type": "git", "url": "ssh://git@example.org/x", "ref": "refs/heads/main", "dir": "sub", "submodules": True},
+            {
+                "type": "git",
+                "url": "ssh://git@example.org/x",
+                "ref": "refs/heads/main",
+                "dir": "sub",
+                "submodules": True,
+            },
             "git+ssh://git@example.org/x?dir=sub&ref=refs/heads/main&submodules=true",
         ),
         ({"type": "git", "url": "https://bob:hunter2@example.org/x"}, "git+https://***@example.org/x"),
@@ -157,7 +167,10 @@ def test_sources_read_as_nix_prints_them_and_without_secrets(locked: dict[str, A
 
 
 def test_going_back_in_time_is_noticed_for_every_path() -> None:
-    older = BASE | {"packages_2": node(git("c", modified=19_000 * DAY)), "packages": node(git("e", modified=21_000 * DAY))}
+    older = BASE | {
+        "packages_2": node(git("c", modified=19_000 * DAY)),
+        "packages": node(git("e", modified=21_000 * DAY)),
+    }
     changes = diff(lock(BASE), lock(older))
     assert [change.path for change in changes] == ["dep/packages", "packages"]
     assert [change.path for change in _lock_file.downgrades(changes)] == ["dep/packages"]

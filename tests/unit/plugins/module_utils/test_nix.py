@@ -118,7 +118,9 @@ def test_a_mere_warning_of_an_unknown_input_is_heard() -> None:
 
 
 def test_an_older_copy_is_noticed() -> None:
-    stderr = "warning: could not update local clone of Git repository 'git://h/r'; continuing with the most recent version"
+    stderr = (
+        "warning: could not update local clone of Git repository 'git://h/r'; continuing with the most recent version"
+    )
     assert _nix.stale_fetches(f"{stderr}\nwarning: x\n") == [stderr]
 
 

@@ -14,7 +14,9 @@ from ansible_collections.homelab.nixos.plugins.module_utils._ssh_config import (
 
 
 def test_the_whole_file() -> None:
-    assert ssh_config("web", host_name="198.18.0.12", port=2222, user="root", identity_file="/root/.ssh/id_ed25519") == (
+    assert ssh_config(
+        "web", host_name="198.18.0.12", port=2222, user="root", identity_file="/root/.ssh/id_ed25519"
+    ) == (
         "Host web\n"
         "  HostName 198.18.0.12\n"
         "  Port 2222\n"
@@ -51,9 +53,7 @@ def test_ssh_reads_what_was_meant(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("Host web\n  ProxyCommand nc -X 5 %h %p\n  User somebody\n")
     arguments = ["-F", str(other), "-o", "ControlMaster=auto", "-oControlPath=/tmp/x", "-o", "ConnectTimeout 3"]
-    text = ssh_config(
-        "web", host_name="fe80::1%eth0", user="root", identity_file="/keys/my key#1", arguments=arguments
-    )
+    text = ssh_config("web", host_name="fe80::1%eth0", user="root", identity_file="/keys/my key#1", arguments=arguments)
 
     found = understood(tmp_path, text, "web")
 
@@ -99,7 +99,7 @@ def test_a_value_cannot_become_a_second_line(value: str) -> None:
         {"host_name": "a", "arguments": ["-F", value]},
     ):
         with pytest.raises(LabError, match="control character"):
-            ssh_config("web", **bad)  # type: ignore[arg-type]
+            ssh_config("web", **bad)
 
 
 def test_a_value_cannot_end_its_quotes() -> None:
@@ -108,7 +108,8 @@ def test_a_value_cannot_end_its_quotes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("web", "web"), ("web-1.example.org", "web-1.example.org"), ("a b*?!", "a-b---"), ("-oX", "oX")]
+    ("name", "expected"),
+    [("web", "web"), ("web-1.example.org", "web-1.example.org"), ("a b*?!", "a-b---"), ("-oX", "oX")],
 )
 def test_an_alias_is_neither_a_pattern_nor_an_option(name: str, expected: str) -> None:
     assert alias(name) == expected

@@ -1,0 +1,271 @@
+"""Whole nights on one lab of four guests, by the very playbook and the example inventory that a clone has.
+
+The scenarios follow each other, as nights do: what one leaves is what the next finds. Hosts are watched over ssh, and
+the boot default is read as the loader reads it, never by the code under test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[2]
+HOSTS = ("dev", "web", "nas", "dns")
+# what a dry run may not change, and how to print it; sums of files, so that a difference shows as one
+STATE = r"""
+readlink -f /run/current-system /run/booted-system /nix/var/nix/profiles/system
+ls /nix/var/nix/profiles
+cat /proc/sys/kernel/random/boot_id
+find /boot /var/lib/lab-auto-update /var/log/lab-auto-update.log -type f -exec sha256sum {} + 2>/dev/null | sort
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a host runs and would boot."""
+
+    current: str
+    profile: str
+    boot_default: str
+    boot_id: str
+
+    def is_on(self, system: str) -> bool:
+        return self.current == self.profile == self.boot_default == system
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of the playbook, as its owner sees it."""
+
+    rc: int
+    output: str
+    seconds: float
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """The table's rows."""
+        rows = re.findall(r"^ +(\w+) +(\w+)  +(?:\S+ )?\S*", self.output[self.output.index("HOST  ") :], re.MULTILINE)
+        return {host: outcome for host, outcome in rows if host in HOSTS}
+
+    def reason(self, host: str) -> str:
+        """The lines below the host's row, in one."""
+        table = self.output[self.output.index("HOST  ") :].splitlines()
+        rows = [number for number, line in enumerate(table) if re.match(r" +\w+ +[a-z_]+  ", line)]
+        begin = next(number for number in rows if table[number].split()[0] == host)
+        end = min([number for number in rows if number > begin] + [len(table)])
+        return " ".join(" ".join(table[begin + 1 : end]).split())
+
+
+class Fleet:
+    """The lab, and nights on it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.control_path = lab.directory / "cp"
+
+    def night(self, *arguments: str, playbook: str = "nightly.yml") -> Night:
+        """C(ansible-playbook nightly.yml), from the clone, with its own ansible.cfg and inventory."""
+        return self.run("ansible-playbook", playbook, *arguments)
+
+    def run(self, program: str, *arguments: str) -> Night:
+        # only the way to the guests is another: the example's leads to the lab of `make demo`
+        command = [Path(sys.executable).parent / program, *arguments, "-e", f"ansible_ssh_common_args='-F {self.lab.ssh_config}'"]
+        env = {**os.environ, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control_path), "ANSIBLE_NOCOLOR": "1"}
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+        print(done.stdout, done.stderr)
+        return Night(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
+
+    def look(self, host: str) -> Host:
+        script = (
+            "readlink -f /run/current-system /nix/var/nix/profiles/system;"
+            'entry=$(sed -n "s/^default *//p" /boot/loader/loader.conf);'
+            'grep -o "init=[^ ]*" "/boot/loader/entries/$entry"; cat /proc/sys/kernel/random/boot_id'
+        )
+        current, profile, init, boot_id = self.lab.run(host, ["sh", "-c", script], check=True).stdout.split()
+        return Host(current, profile, init.removeprefix("init=").removesuffix("/init"), boot_id)
+
+    def looks(self) -> dict[str, Host]:
+        return {host: self.look(host) for host in HOSTS}
+
+    def target(self, host: str) -> str:
+        """The system that the flake, as it is on the builder now, has for a host."""
+        attribute = f"/etc/nixos#nixosConfigurations.{host}.config.system.build.toplevel.outPath"
+        return self.lab.run("builder", ["nix", "eval", "--raw", attribute], check=True).stdout.strip()
+
+    def state(self) -> dict[str, str]:
+        state = {host: self.lab.run(host, ["sh", "-c", STATE]).stdout for host in HOSTS}
+        lock = "cd /etc/nixos && sha256sum flake.lock && git rev-parse HEAD && git status --porcelain && git worktree list"
+        state["builder"] = self.lab.run("builder", ["sh", "-c", lock], check=True).stdout
+        return state
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with Lab.temporary(4, prefix="nightly") as lab:
+        yield Fleet(lab)
+
+
+def test_a_dry_run_shows_everything_and_changes_nothing(fleet: Fleet):
+    fleet.lab.move()
+    fleet.lab.fault("dns", "kernel-changed")
+    before = fleet.state()
+    night = fleet.night("--check", "--diff")
+    assert night.rc == 0, night.output
+    assert fleet.state() == before
+    assert set(night.outcomes.values()) == {"unchanged"}
+    assert "Dry run" in night.output
+    for words in ("packages ", "package nginx 1.28.0 → 1.28.1", "unit web.service", "reboot needed: kernel"):
+        assert words in night.output, words
+
+
+def test_a_limit_updates_exactly_that_group(fleet: Fleet):
+    before = fleet.looks()
+    night = fleet.night("--limit", "development")
+    assert night.rc == 0, night.output
+    assert night.outcomes == {"dev": "updated"}
+    assert re.search(r"in this order: dev'", night.output)
+    after = fleet.looks()
+    assert after["dev"].is_on(fleet.target("dev"))
+    assert after["dev"] != before.pop("dev")
+    assert {host: after[host] for host in before} == before
+
+
+@pytest.mark.parametrize("limit", ["builder", "nowhere", "development:&critical"])
+def test_a_limit_that_leaves_no_host_is_an_error(fleet: Fleet, limit: str):
+    night = fleet.night("--limit", limit)
+    assert night.rc != 0, night.output
+    assert "HOST  " not in night.output
+
+
+def test_a_misspelt_value_stops_the_run_before_any_host_is_contacted(fleet: Fleet):
+    before = fleet.state()
+    night = fleet.night("-e", "lab_reboot=somtimes")
+    assert night.rc != 0
+    assert "lab_reboot" in night.output
+    assert "somtimes" in night.output
+    assert "Look at the host" not in night.output
+    assert fleet.state() == before
+
+
+def test_hosts_that_are_not_well_are_deferred_with_their_reason_and_the_others_updated(fleet: Fleet):
+    run = fleet.lab.run
+    run("web", ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/srv"], check=True)
+    run("web", ["dd", "if=/dev/zero", "of=/srv/data", "bs=1k", "count=980"], check=True)
+    run("nas", ["systemctl", "kill", "--signal=KILL", "nas.service"], check=True)
+    run("nas", ["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", fleet.look("nas").current], check=True)
+    # somebody has built a boot entry by hand
+    other = fleet.lab.build("dns")
+    run("dns", ["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", other], check=True)
+    fleet.lab.move()
+    before = fleet.looks()
+    night = fleet.night("-e", '{"lab_mounts": ["/", "/srv"]}')
+    assert night.rc == 0, night.output
+    assert night.outcomes == {"dev": "updated", "web": "deferred", "nas": "deferred", "dns": "deferred"}
+    assert "/srv has 96 % of its space in use" in night.reason("web")
+    assert "nas.service" in night.reason("nas")
+    assert "Drift: the system profile is" in night.reason("dns")
+    after = fleet.looks()
+    assert after["dev"].is_on(fleet.target("dev"))
+    assert after["dev"] != before.pop("dev")
+    assert {host: after[host] for host in before} == before
+    run("web", ["umount", "/srv"], check=True)
+    run("nas", ["systemctl", "restart", "nas.service"], check=True)
+    run("dns", ["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", after["dns"].current], check=True)
+
+
+def test_a_host_that_booted_a_minute_ago_is_deferred_under_the_default_of_the_plan(fleet: Fleet):
+    before = fleet.look("web")
+    night = fleet.night("--limit", "web", "-e", "lab_min_uptime=30")
+    assert (night.rc, night.outcomes) == (0, {"web": "deferred"})
+    assert "30 min are asked for" in night.reason("web")
+    assert fleet.look("web") == before
+
+
+def test_one_bad_one_absent_and_one_lost_host_are_told_apart_and_the_good_one_is_updated(fleet: Fleet):
+    lab = fleet.lab
+    lab.move()
+    lab.fault("web", "activate-fails")
+    lab.fault("dns", "slow-activation=60")
+    lab.stop("nas")
+    before = {host: fleet.look(host) for host in ("dev", "web", "dns")}
+
+    def cut_the_power_of_dns() -> None:
+        running = ["systemctl", "is-active", "--quiet", "lab-auto-update-activation.service"]
+        deadline = time.monotonic() + 300
+        while lab.run("dns", running).returncode != 0 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        lab.stop("dns")
+
+    cutter = threading.Thread(target=cut_the_power_of_dns)
+    cutter.start()
+    night = fleet.night()
+    cutter.join()
+
+    assert night.rc != 0
+    assert night.outcomes == {"dev": "updated", "web": "rolled_back", "nas": "unreachable", "dns": "lost"}
+    assert "activate script" in night.reason("web")
+    assert "web (rolled_back)" in night.output
+    assert "dns (lost)" in night.output
+    assert fleet.look("dev").is_on(fleet.target("dev"))
+    assert fleet.look("web") == before["web"]
+
+    # back in the morning: the one never was changed, the other never had a new boot default
+    for host in ("nas", "dns"):
+        lab.start(host, wait=True)
+    assert fleet.look("dns").is_on(before["dns"].current)
+
+
+def test_an_unreachable_host_costs_one_connect_timeout_and_no_more(fleet: Fleet):
+    lab = fleet.lab
+    for host in HOSTS:
+        lab.fault(host)
+    lab.move()
+    assert fleet.night().outcomes == dict.fromkeys(HOSTS, "updated")
+    present = fleet.night()
+    assert present.outcomes == dict.fromkeys(HOSTS, "unchanged")
+    lab.stop("nas")
+    absent = fleet.night()
+    lab.start("nas", wait=True)
+    assert absent.rc == 0, absent.output
+    assert absent.outcomes == {**dict.fromkeys(HOSTS, "unchanged"), "nas": "unreachable"}
+    # ConnectTimeout of the example lab's ssh_config, with as much again for a busy machine
+    assert absent.seconds - present.seconds < 2 * 5
+
+
+def test_the_health_check_works_by_hand_and_by_playbook(fleet: Fleet):
+    for name in ("lab_health_check", "homelab.nixos.lab_health_check"):
+        done = fleet.run("ansible", "all", "-m", name)
+        assert done.rc == 0, done.output
+        assert done.output.count("SUCCESS") == len(HOSTS) + 1
+    fleet.lab.run("web", ["systemctl", "stop", "web.service"], check=True)
+    night = fleet.night(playbook="playbooks/health.yml")
+    fleet.lab.run("web", ["systemctl", "start", "web.service"], check=True)
+    assert night.rc != 0
+    failed = re.findall(r"^(\w+) .*failed=1", night.output, re.MULTILINE)
+    assert failed == ["web"]
+    assert "The service web.service is inactive (dead)." in " ".join(night.output.split())
+
+
+def test_every_setting_of_the_example_is_a_setting(fleet: Fleet):
+    """The example is what people copy."""
+    done = fleet.run("ansible-inventory", "--list", "--export")
+    data = json.loads(done.output[done.output.index("{") : done.output.rindex("}") + 1])
+    used = {name for group in data.values() for name in group.get("vars", {})}
+    used |= {name for hostvars in data["_meta"]["hostvars"].values() for name in hostvars}
+    specification = (ROOT / "roles/update/meta/argument_specs.yml").read_text()
+    known = set(re.findall(r"^ {6}(lab_\w+):", specification, re.MULTILINE))
+    assert {name for name in used if name.startswith("lab_")} <= known
