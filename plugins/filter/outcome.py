@@ -37,7 +37,9 @@ EXAMPLES = r"""
 - name: Take part in the rollout
   ansible.builtin.debug:
     msg: "{{ inventory_hostname }} is next"
-  when: not ({'probe': probe, 'gate': gate} | homelab.nixos.outcome(target=system)).decided
+  when: not (evidence | homelab.nixos.outcome(target=system)).decided
+  vars:
+    evidence: {probe: "{{ probe }}", gate: "{{ gate }}"}
 """
 
 RETURN = r"""

@@ -31,8 +31,12 @@ options:
 EXAMPLES = r"""
 - name: Show the batches
   ansible.builtin.debug:
-    msg: "{{ [{'name': 'web', 'stage': 'infra'}, {'name': 'dev', 'stage': 'dev'}] | homelab.nixos.plan(['dev', 'infra']) }}"
-    # [["dev"], ["web"]]
+    msg: "{{ hosts | homelab.nixos.plan(stages=['dev', 'infra'], size=2) }}"  # [["dev"], ["web", "nas"]]
+  vars:
+    hosts:
+      - {name: web, stage: infra}
+      - {name: dev, stage: dev}
+      - {name: nas, stage: infra}
 """
 
 RETURN = r"""

@@ -12,7 +12,8 @@ description:
   - Makes the summary of a night, and the sentence with which the run fails if it did not end well.
 options:
   _input:
-    description: For each host its V(outcome), V(reason) and V(evidence), as the filter P(homelab.nixos.outcome#filter) takes and gives them.
+    description:
+      - For each host its V(outcome), V(reason) and V(evidence), as P(homelab.nixos.outcome#filter) has them.
     type: dict
     required: true
   prepare:

@@ -56,6 +56,9 @@ class CommandFailed(LabError):
         name = done.argv[0].rpartition("/")[2]
         how = f"took longer than {done.seconds:.0f} s" if done.timed_out else f"ended with exit code {done.rc}"
         words = first_error(done.stderr) or redact(first_error(done.stdout))
+        if done.timed_out and "interrupted by the user" in words:
+            # what Nix says of the signal that our own time-out sent
+            words = ""
         what = f"{doing}: {name} {how}" if doing else f"{name} {how}"
         super().__init__(
             f"{what}: {words.rstrip(' .;,')}." if words else f"{what}.",

@@ -241,8 +241,9 @@ class GitPlace:
             )
         commit = self._check(self._call([*where, "rev-parse", "--verify", "HEAD"]), doing).stdout.strip()
         left = self._check(self._call([*where, "status", "--porcelain"]), doing).stdout.split()
-        names = self._check(self._call([*where, "diff", "--name-only", self._base, commit]), doing).stdout.splitlines()
-        if left or names != [self._relative(LOCK_NAME)] or candidate.lock_bytes() != written:
+        compare = [*where, "diff-tree", "-r", "-z", "--name-only", self._base, commit]
+        names = self._check(self._call(compare), doing).stdout.split("\0")
+        if left or names != [self._relative(LOCK_NAME), ""] or candidate.lock_bytes() != written:
             # a formatter, say: what it made of flake.lock would differ from what Nix writes, every night again
             raise LabError(
                 "A git hook changed files while the new flake.lock was committed.",

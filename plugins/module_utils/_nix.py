@@ -93,6 +93,11 @@ def option_args(options: Mapping[str, object]) -> list[str]:
     for name, value in options.items():
         if not _OPTION.fullmatch(name):
             raise LabError(f"{name!r} is not the name of a Nix option.", "See nix.conf(5) for the names.")
+        if name.removeprefix("extra-") == "access-tokens":
+            # a command line is there for every process to read, and Ansible logs options
+            raise LabError(
+                f"{name} is a secret and cannot be an option.", "Put it into nix.conf, or a file included there."
+            )
         args += ["--option", name, str(value).lower() if isinstance(value, bool) else str(value)]
     return args
 

@@ -149,7 +149,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
 
 
 def _is_proven(look: Mapping[str, Any], system: str) -> bool:
-    systems = look.get("systems")
+    systems = look.get("systems") or {}
     return bool(systems) and systems["current"] == systems["profile"] == systems["boot_default"] == system
 
 

@@ -61,8 +61,9 @@ attributes:
     description: Reads the connection variables of O(host), and turns a lost connection to the builder into a failure.
   check_mode:
     support: partial
-    description:
-      - Copies in check mode too, because nothing can say what a system would do to a host that does not have it.
+    description: Copies in check mode too.
+    details:
+      - Nothing can say what a system would do to a host that does not have it.
       - Only store paths and a GC root of ours are added to the host.
   diff_mode:
     support: none

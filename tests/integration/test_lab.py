@@ -118,8 +118,19 @@ def test_a_guest_looks_like_nixos_over_ssh(lab):
     assert out(lab, "web", "printenv", "PATH") == path
     assert out(lab, "web", "bash", "-lc", "echo $PATH") == path
     assert out(lab, "web", "sh", "-c", "command -v sudo") == "/run/wrappers/bin/sudo"
-    programs = ["bash", "bootctl", "cat", "df", "getconf", "git", "journalctl", "ln", "loginctl", "mkdir", "nix", "nix-env"]
-    programs += ["nix-store", "readlink", "realpath", "sh", "shutdown", "ssh", "stat", "systemctl", "systemd-run"]
+    programs = ["bash", "bootctl", "cat", "df", "getconf", "git", "journalctl", "ln", "loginctl", "mkdir", "nix"]
+    programs += [
+        "nix-env",
+        "nix-store",
+        "readlink",
+        "realpath",
+        "sh",
+        "shutdown",
+        "ssh",
+        "stat",
+        "systemctl",
+        "systemd-run",
+    ]
     programs += ["timedatectl", "timeout", "wall"]
     found = out(lab, "web", "sh", "-c", 'for p in "$@"; do command -v "$p"; done', "sh", *programs).split()
     assert found == [f"/run/current-system/sw/bin/{program}" for program in programs]
@@ -314,17 +325,18 @@ def test_a_host_can_cut_itself_off_and_come_back(lab):
 def test_faults_that_show_in_the_new_system(lab):
     first = systems(lab, "dns")["current"]
     for fault, check, code in (
-        ("python-gone", "command -v python3", 127),
+        ("python-gone", "command -v python3", 1),
         ("sudo-gone", "test -e /run/wrappers/bin/sudo", 1),
         ("firewall-drops-ssh", "nft list ruleset | grep -q 'dport 22'", 1),
         ("unit-flaps=2", "systemctl is-active dns", 3),
         ("slow-activation=2", "true", 0),
-        ("systemd-changed", "cmp -s /run/current-system/systemd/share/systemd/data /run/booted-system/systemd/share/systemd/data", 1),
+        ("systemd-changed", "test /run/current-system/systemd/bin -ef /run/booted-system/systemd/bin", 1),
         ("sshd-broken", "systemctl is-active sshd", 3),
     ):
         lab.fault("dns", fault)
         target = lab.build("dns")
-        script = f"{target}/bin/switch-to-configuration test; {check}; code=$?; {first}/bin/switch-to-configuration test; exit $code"
+        forth, back = (f"{system}/bin/switch-to-configuration test" for system in (target, first))
+        script = f"{forth}; {check}; code=$?; {back}; exit $code"
         begun = time.monotonic()
         done = lab.run("dns", ["bash", "-c", f"({script}) > /tmp/log 2>&1"])
         assert (fault, done.returncode) == (fault, code), out(lab, "dns", "cat", "/tmp/log")

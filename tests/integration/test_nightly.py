@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -74,7 +75,6 @@ class Fleet:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.control_path = lab.directory / "cp"
 
     def night(self, *arguments: str, playbook: str = "nightly.yml") -> Night:
         """C(ansible-playbook nightly.yml), from the clone, with its own ansible.cfg and inventory."""
@@ -82,8 +82,12 @@ class Fleet:
 
     def run(self, program: str, *arguments: str) -> Night:
         # only the way to the guests is another: the example's leads to the lab of `make demo`
-        command = [Path(sys.executable).parent / program, *arguments, "-e", f"ansible_ssh_common_args='-F {self.lab.ssh_config}'"]
-        env = {**os.environ, "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control_path), "ANSIBLE_NOCOLOR": "1"}
+        way = {
+            "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
+            "ansible_control_path_dir": str(self.lab.directory / "cp"),
+        }
+        command = [str(Path(sys.executable).parent / program), *arguments, "-e", json.dumps(way)]
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
         began = time.monotonic()
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
         print(done.stdout, done.stderr)
@@ -108,7 +112,7 @@ class Fleet:
 
     def state(self) -> dict[str, str]:
         state = {host: self.lab.run(host, ["sh", "-c", STATE]).stdout for host in HOSTS}
-        lock = "cd /etc/nixos && sha256sum flake.lock && git rev-parse HEAD && git status --porcelain && git worktree list"
+        lock = "cd /etc/nixos; sha256sum flake.lock; git rev-parse HEAD; git status --porcelain; git worktree list"
         state["builder"] = self.lab.run("builder", ["sh", "-c", lock], check=True).stdout
         return state
 

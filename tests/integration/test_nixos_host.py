@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.integration.conftest import ROOT, Module
 from tests.lab import Lab
 

@@ -111,12 +111,17 @@ def wait_for(condition: Callable[[], bool], seconds: float, interval: float = 0.
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock that the kernel drops with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            fail(f"Another command works on this lab ({path} is locked); wait for it to end.")
-        yield
+    while True:
+        with path.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                fail(f"Another command works on this lab ({path} is locked); wait for it to end.")
+            # the one who had it may have removed the file
+            if not path.exists() or path.stat().st_ino != os.fstat(handle.fileno()).st_ino:
+                continue
+            yield
+            return
 
 
 def start_time(pid: int) -> int | None:

@@ -298,8 +298,10 @@ def systems(base: Path, hosts: dict[str, dict[str, object]]) -> Systems:
         if path.is_file() and path.name != "hosts.json"
     )
     hosts_text = hosts_json(hosts)
-    target = CACHE / f"systems-{_digest(base.name, sources, hosts_text, BUILD_SYSTEMS, FIRST_SYSTEM)}"
-    with locked(CACHE / f"{target.name}.lock"):
+    # a base image made again may hold other versions under the same recipe
+    pieces = (base / "stand-ins.json").read_text()
+    target = CACHE / f"systems-{_digest(base.name, pieces, sources, hosts_text, BUILD_SYSTEMS, FIRST_SYSTEM)}"
+    with locked(CACHE / "systems.lock"):
         if not target.is_dir():
             _make(target, lambda directory: _fill_systems(directory, base, hosts_text))
     return Systems(base, target, json.loads((target / "toplevels.json").read_text()))

@@ -147,7 +147,7 @@ class Lab:
         _require_root()
         with self._lock():
             self._remove()
-        (STATE / f"{self.name}.lock").unlink(missing_ok=True)
+            (STATE / f"{self.name}.lock").unlink(missing_ok=True)
         _restore_limit()
 
     @staticmethod
@@ -268,6 +268,9 @@ class Lab:
             f"    lab_flake_host: {BUILDER}",
             f"    lab_flake: {FLAKE}",
             "    lab_push_key: /root/.ssh/id_ed25519",
+            # Ansible shares connections by address, and all labs have the same
+            f"    ansible_control_path_dir: {self.directory}/cp",
+            "    lab_stages: [development, infrastructure, critical]",
             "    lab_min_uptime: 0",
             "    lab_reboot_delay: 0",
             "  hosts:",
@@ -521,9 +524,8 @@ link set {BRIDGE} up
         chosen = list(packages or MOVING[moving])
         answer = self._edit(_MOVE, f"/srv/{moving}", *chosen)
         if answer["unknown"]:
-            fail(
-                f"'{answer['unknown'][0]}' is not a package of the input '{moving}'; it has {', '.join(answer['known'])}."
-            )
+            unknown, known = answer["unknown"][0], ", ".join(answer["known"])
+            fail(f"'{unknown}' is not a package of the input '{moving}'; it has {known}.")
         return {package: (old, new) for package, (old, new) in answer["changes"].items()}
 
     def _edit(self, program: str, *arguments: str) -> Any:

@@ -42,7 +42,7 @@ changes = st.sampled_from(
     ]
 )
 KINDS = {
-    **{step: looks for step in ("probe", "proof", "rollback_proof")},
+    **dict.fromkeys(("probe", "proof", "rollback_proof"), looks),
     **{step: checks for step in _outcome.STEPS if step.startswith("gate") or step.endswith("verification")},
 }
 evidences = st.fixed_dictionaries(
@@ -83,7 +83,11 @@ def test_every_host_has_exactly_one_outcome_with_a_reason_unless_all_is_well(evi
 def test_a_host_that_was_changed_and_never_seen_again_is_lost(evidence):
     evidence = {
         **evidence,
-        "probe": {"systems": dict.fromkeys(("current", "profile", "boot_default"), OLD), "drift": [], "reboot_required": False},
+        "probe": {
+            "systems": dict.fromkeys(("current", "profile", "boot_default"), OLD),
+            "drift": [],
+            "reboot_required": False,
+        },
         "gate": {"healthy": True},
         "prepare": {},
         "copy": {},

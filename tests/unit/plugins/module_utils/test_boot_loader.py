@@ -21,7 +21,10 @@ def test_systemd_boot_starts_the_entry_that_is_default_not_the_newest():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "garbage", "{}", "[]", json.dumps([entry(NEW, False)]), '[{"isDefault": true}]', '[{"isDefault": true, "options": null}]'],
+    [
+        *("", "garbage", "{}", "[]", json.dumps([entry(NEW, False)])),
+        *('[{"isDefault": true}]', '[{"isDefault": true, "options": null}]'),
+    ],
 )
 def test_systemd_boot_that_does_not_tell_is_unknown(text):
     assert loaders.from_bootctl(text) is None

@@ -34,7 +34,7 @@ def test_a_df_that_does_not_tell_is_unreadable(text):
 
 
 def test_boot_is_checked_where_it_is_a_file_system_of_its_own():
-    assert status(_health.boot("/boot", "Mounted on Avail\n/boot   15M\n".replace("M\n", "\n"), 16)) == {"boot:/boot": "fail"}
+    assert status(_health.boot("/boot", "Mounted on Avail\n/boot   15\n", 16)) == {"boot:/boot": "fail"}
     assert status(_health.boot("/boot", "Mounted on Avail\n/boot   16\n", 16)) == {"boot:/boot": "ok"}
     assert _health.boot("/boot", "Mounted on Avail\n/       1\n", 16) == []
 
@@ -94,7 +94,11 @@ def test_a_host_of_which_nothing_is_known_is_not_healthy():
 
 
 def test_levels_by_kind_and_by_name_and_the_name_wins():
-    fail = [Check("disk:/srv", "fail", "", "", ""), Check("disk:/", "ok", "", "", ""), Check("clock", "fail", "", "", "")]
+    fail = [
+        Check("disk:/srv", "fail", "", "", ""),
+        Check("disk:/", "ok", "", "", ""),
+        Check("clock", "fail", "", "", ""),
+    ]
     assert not _health.healthy(_health.graded(fail, {}))
     assert _health.healthy(_health.graded(fail, {"disk:/srv": "wanted"}))
     assert not _health.healthy(_health.graded(fail, {"disk": "wanted", "disk:/srv": "required"}))

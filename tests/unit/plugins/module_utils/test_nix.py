@@ -47,6 +47,9 @@ def test_options_are_two_words_each() -> None:
     ]
     with pytest.raises(LabError):
         _nix.option_args({"--impure": "x"})
+    with pytest.raises(LabError, match="secret") as failure:
+        _nix.option_args({"access-tokens": "github.com=hunter2"})
+    assert "hunter2" not in str(failure.value)
 
 
 def test_the_names_of_hosts_mean_nothing_to_the_language() -> None:

@@ -32,7 +32,7 @@ BROKEN = {
 }
 
 
-def word(evidence: dict[str, object], **options: object) -> str:
+def word(evidence: dict[str, object], **options: bool) -> str:
     return _outcome.outcome(evidence, NEW, **options).word
 
 
