@@ -190,15 +190,14 @@ class GitPlace:
         return told
 
     def guard(self) -> list[str]:
-        restore = f"git -C {self._top} restore --staged --worktree {self._relative(LOCK_NAME)}"
         self._base = self._head()
         if not self._quiet("cat-file", "-e", f"{self._base}:{self._relative('flake.nix')}").ok:
             raise LabError(
                 f"{self._directory}/flake.nix is not committed, and a flake in git sees only what git knows.",
                 f"git -C {self._top} add {self._relative('flake.nix')}, and commit it.",
             )
-        _refuse_torn(self._lock_path, f"Restore it: {restore}.")
-        self._refuse_dirty(restore)
+        _refuse_torn(self._lock_path, f"Restore it: {self._restore()}.")
+        self._refuse_dirty()
         self._before = read_bytes(self._lock_path)
         dirty = self._git("status", "--porcelain", "--untracked-files=no").splitlines()
         if dirty:
@@ -252,7 +251,7 @@ class GitPlace:
         return commit
 
     def adopt(self, candidate: Candidate, commit: str | None) -> None:
-        self._refuse_dirty("Run it again")
+        self._refuse_dirty()
         if self._head() != self._base:
             raise LabError(f"Somebody committed to {self._top} during the update.", "Run it again.")
         new = candidate.lock_bytes()
@@ -281,13 +280,16 @@ class GitPlace:
             _remove_file(self._lock_path)
         self._quiet("reset", "--quiet", "--", self._lock_path)
 
-    def _refuse_dirty(self, restore: str) -> None:
+    def _restore(self) -> str:
+        return f"git -C {self._top} restore --staged --worktree {self._relative(LOCK_NAME)}"
+
+    def _refuse_dirty(self) -> None:
         state = self._git("status", "--porcelain", "--untracked-files=all", "--", self._lock_path)
         if state:
             how = "is not committed" if state.startswith("??") else "has uncommitted changes"
             raise LabError(
                 f"{self._lock_path} {how}; it is only updated from what is committed.",
-                f"Commit it, or throw the changes away: {restore}.",
+                f"Commit it, or throw the changes away: {self._restore()}.",
                 {"git_status": state.strip()},
             )
 

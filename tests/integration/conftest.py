@@ -56,8 +56,6 @@ def run_module(
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback"),
             "ANSIBLE_CALLBACKS_ENABLED": "record",
             "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true",
-            # Ansible shares connections by address, and other labs have the same addresses
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(lab.directory / "cp"),
         }
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
         text = Path(record.name).read_text()
