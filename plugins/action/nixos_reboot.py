@@ -24,7 +24,7 @@ class ActionModule(LabAction):
                 "expected_system": {"type": "path", "required": True},
                 "timeout": {"type": "int", "default": 600},
                 "delay": {"type": "int", "default": 120},
-                "message": {"type": "str", "default": "Auto-update completed - rebooting"},
+                "msg": {"type": "str", "default": "Auto-update completed - rebooting"},
             }
         )
         reboot = self._carry_out(args, task_vars)
@@ -48,7 +48,7 @@ class ActionModule(LabAction):
         minutes = math.ceil(args["delay"] / 60)
         when = f"+{minutes}" if minutes else "now"
         asked = self.run_module(
-            "ansible.legacy.command", {"argv": [_SHUTDOWN, "-r", when, args["message"]]}, task_vars
+            "ansible.legacy.command", {"argv": [_SHUTDOWN, "-r", when, args["msg"]]}, task_vars
         )
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):

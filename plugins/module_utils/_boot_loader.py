@@ -52,7 +52,7 @@ def from_extlinux(text: str) -> str | None:
     if default is None:
         return None
     for block in re.split(r"^\s*LABEL\s+", text, flags=re.MULTILINE)[1:]:
-        label, _, rest = block.partition("\n")
+        label, _newline, rest = block.partition("\n")
         if label.strip() == default[1]:
             return from_command_line(rest)
     return None

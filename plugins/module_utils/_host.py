@@ -131,7 +131,7 @@ def parts(run: Run, systems: Sequence[str]) -> list[Parts]:
 
 def generations(run: Run) -> list[dict[str, object]]:
     """The generations of the system profile, newest first: number, system, and when it was made (Unix time)."""
-    profiles, _, base = PROFILE.rpartition("/")
+    profiles, _slash, base = PROFILE.rpartition("/")
     done = check(
         run(["find", profiles, "-maxdepth", "1", "-name", f"{base}-*-link", "-printf", "%f\t%l\t%T@\n"]),
         doing="Listing generations",

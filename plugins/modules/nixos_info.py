@@ -111,10 +111,20 @@ current:
     nixos_version: 26.05.1
     system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
 generations:
-  description: The generations of the system profile, newest first; RV(generations[].time) is in seconds since 1970.
+  description: The generations of the system profile, newest first.
   returned: success
   type: list
   elements: dict
+  contains:
+    generation:
+      description: Its number.
+      type: int
+    system:
+      description: The system it holds.
+      type: str
+    time:
+      description: When it was made, in seconds since 1970.
+      type: int
   sample:
     - generation: 1
       system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1

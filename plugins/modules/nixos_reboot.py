@@ -30,7 +30,7 @@ options:
       - How long before the reboot it is announced, in seconds. C(shutdown) counts in minutes, it is rounded up to them.
     type: int
     default: 120
-  message:
+  msg:
     description: What people who are logged in are told.
     type: str
     default: Auto-update completed - rebooting
@@ -102,7 +102,7 @@ def main() -> None:
             "expected_system": {"type": "path", "required": True},
             "timeout": {"type": "int", "default": 600},
             "delay": {"type": "int", "default": 120},
-            "message": {"type": "str", "default": "Auto-update completed - rebooting"},
+            "msg": {"type": "str", "default": "Auto-update completed - rebooting"},
         },
         supports_check_mode=True,
     )
