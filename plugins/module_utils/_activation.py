@@ -25,6 +25,12 @@ class Ending(Enum):
     REBOOT_NEEDED = "reboot_needed"
     TIMED_OUT = "timed_out"
     KILLED = "killed"
+    NOT_BEGUN = "not_begun"
+    UNKNOWN = "unknown"
+
+
+# after these the host is as it was
+UNTOUCHED: frozenset[str] = frozenset({Ending.NOT_BEGUN.value, Ending.REFUSED.value, Ending.REBOOT_NEEDED.value})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import name
 
 Word = Literal[
@@ -81,8 +82,8 @@ def steps(evidence: Mapping[str, Any]) -> Evidence:
 
 def must_be_put_back(evidence: Mapping[str, Any]) -> bool:
     """Whether the host may run, or boot, something else than the system it came from."""
-    activation = steps(evidence).get("activation", {})
-    return bool(activation.get("changed") or _lost(activation) or "commit" in steps(evidence))
+    made = steps(evidence)
+    return "activation" in made and (not _is_untouched(made["activation"]) or "commit" in made)
 
 
 def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -> Outcome | None:
@@ -117,15 +118,16 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
         return Outcome("deferred", _message(gate) or "Its health could not be told.")
-    if dry_run and activation and not activation.get("failed"):
-        return Outcome("unchanged", "It would be updated.")
+    if dry_run and activation:
+        failed = activation.get("failed")
+        return Outcome("failed", _message(activation)) if failed else Outcome("unchanged", "It would be updated.")
 
     if _is_proven(made.get("proof", {}), target) and not made.get("goodbye", {}).get("failed"):
         reasons = made["proof"]["reboot_reasons"]
         if not reasons:
             return Outcome("updated")
         reboot = made.get("reboot", {})
-        why = _message(reboot) if reboot.get("failed") else f"A reboot is due: {', '.join(reasons)}."
+        why = _message(reboot) if reboot and not reboot.get("rebooted") else f"A reboot is due: {', '.join(reasons)}."
         return Outcome("pending", why)
 
     why = next((_message(result) for result in made.values() if result.get("failed")), "")
@@ -143,9 +145,14 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("held", f"{why} lab_reboot is never.")
     if _lost_in_the_end(made):
         return Outcome("lost", why)
-    if activation and not activation.get("changed"):
+    if activation and _is_untouched(activation):
         return Outcome("failed", why or "It was not activated.")
     return Outcome("lost", why or "Nobody saw how its update ended.", decided=False)
+
+
+def _is_untouched(activation: Mapping[str, Any]) -> bool:
+    """Whether an activation says that it left the host as it was; one that says nothing may have done anything."""
+    return not activation.get("changed") and activation.get("ending") in UNTOUCHED
 
 
 def _is_proven(look: Mapping[str, Any], system: str) -> bool:

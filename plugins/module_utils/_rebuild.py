@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -24,7 +24,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._activation import (
     units,
     verdict,
 )
-from ansible_collections.homelab.nixos.plugins.module_utils._command import Run, check
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed, Run, check
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import (
     GC_ROOTS,
@@ -43,6 +43,8 @@ OUTPUT = f"{OUTPUT_DIR}/activation.log"
 # the unit's own time-out ends it; this much longer is waited for systemd to say so
 _GRACE = 30
 _POLL = 0.2
+# from the first of these on, a host may be another than before
+_TOUCHING = ("systemd-run", "nix-env")
 _OUTPUT_LINES = 50
 
 
@@ -116,7 +118,26 @@ def request(
 
 
 def perform(run: Run, request: Request) -> dict[str, Any]:
-    """Carry out C(request) and return the module's result; C(failed) is in it, because a failure has much to tell."""
+    """Carry out C(request) and return the module's result; C(failed) is in it, because a failure has much to tell.
+
+    Where a L(LabError) comes instead, its data say whether the host may have been changed by then.
+    """
+    touching: list[str] = []
+
+    def watched(argv: Sequence[str], **options: Any) -> Completed:
+        if argv[0] in _TOUCHING:
+            touching.append(argv[0])
+        return run(argv, **options)
+
+    try:
+        return _perform(watched, request)
+    except LabError as error:
+        error.data["changed"] = bool(touching)
+        error.data["ending"] = Ending.UNKNOWN.value if touching else Ending.NOT_BEGUN.value
+        raise
+
+
+def _perform(run: Run, request: Request) -> dict[str, Any]:
     began = time.monotonic()
     durations: dict[str, float] = {}
     system = request.system

@@ -98,8 +98,9 @@ system:
 ending:
   description:
     - How C(switch-to-configuration) ended, one of V(ok), V(refused) by a pre-switch check, V(failed),
-      V(activate_failed), V(units_failed), V(timed_out), V(killed), or V(reboot_needed) when inhibitors or another init
-      interface forbid to switch and nothing was activated.
+      V(activate_failed), V(units_failed), V(timed_out), V(killed), V(reboot_needed) when inhibitors or another init
+      interface forbid to switch and nothing was activated, V(not_begun) when something was wrong before that, or
+      V(unknown) when its end was not seen.
   returned: unless the connection was lost
   type: str
   sample: ok

@@ -27,10 +27,16 @@ class LabAction(ActionBase):
         try:
             result.update(self.perform(task_vars or {}))
         except LabError as error:
-            result.update(changed=False, failed=True, msg=str(error), **error.data)
-        finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+            result.update({"changed": False, **error.data, "failed": True, "msg": str(error)})
         return result
+
+    def cleanup(self, force: bool = False) -> None:
+        """Remove what a module left in the host's temporary directory, where the host still answers."""
+        try:
+            super().cleanup(force)
+        except AnsibleConnectionFailure as error:
+            # else a lost connection would end as unreachable after all
+            self._display.vv(f"Temporary files were left behind: {error}")
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin does; on its own, run the module that the task names with the task's arguments."""

@@ -367,6 +367,7 @@ def test_a_network_that_is_lost_after_a_boot_only(lab):
 
 
 # ---- power ---------------------------------------------------------------------------------------------------------
+@pytest.mark.soak
 def test_power_off_is_hard_and_a_hung_boot_shows(lab):
     before = boot_id(lab, "nas")
     lab.stop("nas")

@@ -191,6 +191,20 @@ def test_hosts_that_are_not_well_are_deferred_with_their_reason_and_the_others_u
     run("dns", ["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", after["dns"].current], check=True)
 
 
+def test_a_system_that_does_not_build_ends_the_night_before_any_host_is_touched(fleet: Fleet):
+    fleet.lab.move()
+    fleet.lab.fault("nas", "build-fails")
+    before = fleet.state()
+    night = fleet.night()
+    fleet.lab.fault("nas")
+    assert night.rc == 2
+    assert set(night.outcomes.values()) == {"held"}
+    assert "nas" in night.reason("dev")
+    after = fleet.state()
+    assert {host: after[host] for host in HOSTS} == {host: before[host] for host in HOSTS}
+    assert after["builder"].splitlines()[0] == before["builder"].splitlines()[0]
+
+
 def test_a_host_that_booted_a_minute_ago_is_deferred_under_the_default_of_the_plan(fleet: Fleet):
     before = fleet.look("web")
     night = fleet.night("--limit", "web", "-e", "lab_min_uptime=30")
@@ -233,17 +247,33 @@ def test_one_bad_one_absent_and_one_lost_host_are_told_apart_and_the_good_one_is
     assert fleet.look("dns").is_on(before["dns"].current)
 
 
-def test_an_unreachable_host_costs_one_connect_timeout_and_no_more(fleet: Fleet):
+def test_a_second_night_has_nothing_to_do_and_an_absent_host_costs_it_one_connect_timeout(fleet: Fleet):
     lab = fleet.lab
-    for host in HOSTS:
-        lab.fault(host)
     lab.move()
-    assert fleet.night().outcomes == dict.fromkeys(HOSTS, "updated")
+    for host in ("dev", "web"):
+        lab.fault(host)
+    for host in ("nas", "dns"):
+        lab.fault(host, "kernel-changed")
+    before = fleet.looks()
+    first = fleet.night()
+    assert (first.rc, first.outcomes) == (0, dict.fromkeys(HOSTS, "updated"))
+    after = fleet.looks()
+    assert all(after[host].is_on(fleet.target(host)) for host in HOSTS)
+    assert {host for host in HOSTS if after[host].boot_id != before[host].boot_id} == {"nas", "dns"}
+
     present = fleet.night()
     assert present.outcomes == dict.fromkeys(HOSTS, "unchanged")
+    assert "changed=0" in present.output
+    assert not re.search(r"changed=[1-9]", present.output)
+    assert fleet.looks() == after
+    assert present.seconds < first.seconds / 4
+
     lab.stop("nas")
     absent = fleet.night()
+    nobody = fleet.night("--limit", "nas")
     lab.start("nas", wait=True)
+    assert (nobody.rc, nobody.outcomes) == (2, {"nas": "unreachable"})
+    assert "No host could be reached." in nobody.output
     assert absent.rc == 0, absent.output
     assert absent.outcomes == {**dict.fromkeys(HOSTS, "unchanged"), "nas": "unreachable"}
     # ConnectTimeout of the example lab's ssh_config, with as much again for a busy machine

@@ -1,5 +1,6 @@
 """nix_flake_update on the lab's flake host, with real git and real Nix."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +241,7 @@ def test_the_time_out_holds(lab: Lab, update: Any, moved: str) -> None:
         out(lab, "systemctl stop silence")
         out(lab, f"git -C {FLAKE} reset --quiet --hard HEAD^")
     assert result["failed"]
-    assert "took longer than 5 s" in result["msg"]
+    # of the whole time-out, the steps before the one that hangs have had their share
+    assert re.search(r"took longer than [1-5] s\. Raise timeout\.", result["msg"])
     assert before.splitlines()[0] == state(lab).splitlines()[0]
     assert state(lab) == moved

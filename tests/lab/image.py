@@ -105,8 +105,8 @@ python=$(readlink /usr/bin/python3)
 version=$(python3 -c 'import platform; print(platform.python_version())')
 mkdir -p /tmp/s/python3-$version/bin /tmp/s/python3-$version/lib
 find /usr/lib/$python -name __pycache__ -prune -exec rm -rf {} +
-# store paths have no times, so the byte code must not be checked against any
-python3 -m compileall -q --invalidation-mode unchecked-hash -s /usr -p / /usr/lib/$python || true
+# store paths have no times, so no byte code may be checked against any, that of compileall's own imports included
+python3 -m compileall -q -f --invalidation-mode unchecked-hash -s /usr -p / /usr/lib/$python || true
 mv /usr/lib/$python /tmp/s/python3-$version/lib/
 mv /usr/bin/$python /tmp/s/python3-$version/bin/
 ln -s $python /tmp/s/python3-$version/bin/python3

@@ -78,13 +78,21 @@ LINT = (
     Step("ansible-lint", ("ansible-lint",)),
     Step("sanity", ("tests/tools/sanity",)),
 )
-TESTS = (
-    pytest("pytest"),
-    # In a copy without git, molecule would not find its base by itself.
-    Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders")),
-)
+# In a copy without git, molecule would not find its base by itself.
+MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
+NIGHTS = "tests/integration/test_nightly.py"
+CORE = pytest("core", "tests/unit", "tests/property")
+NIGHTLY = pytest("nightly", NIGHTS)
+LAB_ITSELF = "tests/integration/test_lab.py"
+LAB = pytest("lab", LAB_ITSELF)
+CONTRACT = pytest("contract", "tests/integration", f"--ignore={NIGHTS}", f"--ignore={LAB_ITSELF}")
 SOAK = (pytest("soak", "-m", "soak", minutes=180),)
-LANES: dict[str, tuple[tuple[Step, ...], ...]] = {"all": (LINT, TESTS), "lint": (LINT,), "soak": (SOAK,)}
+LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
+    # Tests on the lab mostly wait, so there is a lane more than there are cores.
+    "all": ((*LINT, MOLECULE, LAB), (NIGHTLY, CORE), (CONTRACT,)),
+    "lint": (LINT,),
+    "soak": (SOAK,),
+}
 
 total = Count()
 printing = threading.Lock()  # also guards `total`

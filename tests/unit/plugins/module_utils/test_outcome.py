@@ -53,7 +53,9 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         (READY, "held"),
         ({**READY, "gate_again": ILL}, "deferred"),
         ({**READY, "gate_again": LOST}, "failed"),
-        ({**BEGUN, "activation": {"failed": True, "changed": False, "msg": "not on this host"}}, "failed"),
+        ({**BEGUN, "activation": {"failed": True, "ending": "not_begun", "msg": "not on this host"}}, "failed"),
+        ({**BEGUN, "activation": {"failed": True, "ending": "unknown", "changed": True, "msg": "gone"}}, "lost"),
+        ({**BEGUN, "activation": {"failed": True, "msg": "MODULE FAILURE"}}, "lost"),
         ({**BEGUN, "activation": {"failed": True, "changed": False, "ending": "reboot_needed", "msg": "."}}, "held"),
         ({**BEGUN, "activation": LOST}, "lost"),
         (BROKEN, "lost"),
@@ -105,7 +107,7 @@ def test_drift_can_be_adopted():
 
 def test_a_dry_run_never_claims_an_update():
     assert word({**BEGUN, "activation": {"changed": True}}, dry_run=True) == "unchanged"
-    assert word({**BEGUN, "activation": {"changed": True, "failed": True, "msg": "."}}, dry_run=True) == "lost"
+    assert word({**BEGUN, "activation": {"changed": True, "failed": True, "msg": "."}}, dry_run=True) == "failed"
 
 
 def test_the_reason_is_that_of_the_first_step_that_failed():
@@ -121,7 +123,10 @@ def test_a_host_without_a_target_is_never_touched():
     ("evidence", "expected"),
     [
         (BEGUN, False),
-        ({**BEGUN, "activation": {"failed": True, "changed": False}}, False),
+        ({**BEGUN, "activation": {"failed": True, "changed": False, "ending": "not_begun"}}, False),
+        ({**BEGUN, "activation": {"failed": True, "changed": False, "ending": "reboot_needed"}}, False),
+        ({**BEGUN, "activation": {"failed": True, "changed": True, "ending": "unknown"}}, True),
+        ({**BEGUN, "activation": {"failed": True, "msg": "MODULE FAILURE"}}, True),
         ({**BEGUN, "activation": LOST}, True),
         (BROKEN, True),
         ({**BEGUN, "activation": {"changed": False, "ending": "reboot_needed"}, "commit": {"failed": True}}, True),
