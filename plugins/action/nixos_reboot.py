@@ -53,9 +53,13 @@ class ActionModule(LabAction):
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):
             return _reboot.not_begun(f"The host refused to reboot: {asked.get('stderr') or asked.get('msg')}", before)
-        return _reboot.wait(
+        reboot = _reboot.wait(
             self._look, before, expected, args["timeout"] + 60 * minutes, clock=time.monotonic, sleep=time.sleep
         )
+        if not reboot.rebooted and not reboot.connection_lost:
+            # or it comes when nobody watches any more
+            self.run_module("ansible.legacy.command", {"argv": [_SHUTDOWN, "-c"]}, task_vars)
+        return reboot
 
     def _look(self) -> _reboot.Seen | None:
         try:

@@ -15,9 +15,9 @@ description:
 options:
   _input:
     description:
-      - The registered results by step. The steps are V(probe), V(gate), V(prepare), V(copy), V(gate_again),
-        V(activation), V(verification), V(commit), V(reboot), V(reboot_verification), V(proof), V(rollback),
-        V(rollback_verification), V(rollback_proof) and V(goodbye).
+      - The registered results by step. The steps are V(probe), V(gate), V(prepare), V(copy), V(look_again),
+        V(gate_again), V(activation), V(verification), V(commit), V(reboot), V(reboot_verification), V(proof),
+        V(rollback), V(rollback_reboot), V(rollback_verification), V(rollback_proof) and V(goodbye).
     type: dict
     required: true
   target:
@@ -66,7 +66,7 @@ def outcome(
         "reason": told.reason,
         "bad": told.bad,
         "decided": told.decided,
-        "must_be_put_back": _outcome.must_be_put_back(evidence),
+        "must_be_put_back": _outcome.must_be_put_back(evidence, target),
     }
 
 

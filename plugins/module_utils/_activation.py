@@ -101,8 +101,9 @@ def verdict(rc: int, output: str, failed_before: Collection[str], failed_after: 
     """Judge the exit code C(rc) of C(switch-to-configuration switch|test|boot|dry-activate).
 
     Exit code 4 is given when any unit of the host is failed at the end: units that were failed before do not count.
+    A unit that it names counts even if systemd has restarted it since.
     """
-    new = sorted(set(failed_after) - set(failed_before))
+    new = sorted({*failed_after, *units(output).failed} - set(failed_before))
     if rc == 0 or (rc == 4 and not new):
         return Verdict(Ending.OK, "The system was activated.", touched=True)
     if rc == 100:

@@ -161,9 +161,14 @@ def describe(run: Run, system: str | None) -> Described:
 
 
 def failed_units(run: Run) -> list[str]:
-    """The names of all failed units, sorted."""
+    """The names of all units that are failed, or are about to be restarted because they failed, sorted."""
     done = check(
-        run(["systemctl", "list-units", "--state=failed", "--all", "--plain", "--no-legend", "--full", "--no-pager"]),
+        run(
+            [
+                *("systemctl", "list-units", "--state=failed,auto-restart", "--all"),
+                *("--plain", "--no-legend", "--full", "--no-pager"),
+            ]
+        ),
         doing="Listing failed units",
     )
     return sorted(line.split()[0] for line in done.stdout.splitlines() if line.strip())

@@ -34,6 +34,7 @@ STEPS = (
     "gate",
     "prepare",
     "copy",
+    "look_again",
     "gate_again",
     "activation",
     "verification",
@@ -42,6 +43,7 @@ STEPS = (
     "reboot_verification",
     "proof",
     "rollback",
+    "rollback_reboot",
     "rollback_verification",
     "rollback_proof",
     "goodbye",
@@ -80,9 +82,12 @@ def steps(evidence: Mapping[str, Any]) -> Evidence:
     return {step: evidence[step] for step in STEPS if evidence.get(step) and not evidence[step].get("skipped")}
 
 
-def must_be_put_back(evidence: Mapping[str, Any]) -> bool:
+def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     """Whether the host may run, or boot, something else than the system it came from."""
     made = steps(evidence)
+    if made.get("look_again", {}).get("systems", {}).get("current") == target:
+        # it has had the target before tonight, and going back to that would be no way back
+        return False
     return "activation" in made and (not _is_untouched(made["activation"]) or "commit" in made)
 
 
@@ -111,9 +116,14 @@ def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -
 
 
 def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
-    gate, activation = made.get("gate_again", {}), made.get("activation", {})
-    if not gate:
+    look, gate, activation = (made.get(step, {}) for step in ("look_again", "gate_again", "activation"))
+    if not look:
         return Outcome("held", "Its turn did not come.", decided=False)
+    if _lost(look):
+        return Outcome("failed", "It stopped answering before anything was activated.")
+    origin = made["probe"]["systems"]["current"]
+    if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
+        return Outcome("deferred", _message(look) or "Somebody else changed or rebooted it since the night began.")
     if not gate.get("healthy"):
         if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
@@ -122,16 +132,14 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         failed = activation.get("failed")
         return Outcome("failed", _message(activation)) if failed else Outcome("unchanged", "It would be updated.")
 
-    if _is_proven(made.get("proof", {}), target) and not made.get("goodbye", {}).get("failed"):
+    reboot = made.get("reboot", {})
+    if _is_well(made, target) and not made.get("goodbye", {}).get("failed"):
         reasons = made["proof"]["reboot_reasons"]
-        if not reasons:
-            return Outcome("updated")
-        reboot = made.get("reboot", {})
-        why = _message(reboot) if reboot and not reboot.get("rebooted") else f"A reboot is due: {', '.join(reasons)}."
-        return Outcome("pending", why)
+        if reboot and not reboot.get("rebooted"):
+            return Outcome("pending", _message(reboot) or "It was not rebooted.")
+        return Outcome("pending", f"A reboot is due: {', '.join(reasons)}.") if reasons else Outcome("updated")
 
     why = next((_message(result) for result in made.values() if result.get("failed")), "")
-    origin = made["probe"]["systems"]["current"]
     if "rollback" in made:
         well = made.get("rollback_verification", {}).get("healthy")
         if _is_proven(made.get("rollback_proof", {}), origin) and not made.get("goodbye", {}).get("failed"):
@@ -145,7 +153,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("held", f"{why} lab_reboot is never.")
     if _lost_in_the_end(made):
         return Outcome("lost", why)
-    if activation and _is_untouched(activation):
+    if activation and (_is_untouched(activation) or origin == target):
         return Outcome("failed", why or "It was not activated.")
     return Outcome("lost", why or "Nobody saw how its update ended.", decided=False)
 
@@ -153,6 +161,14 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
 def _is_untouched(activation: Mapping[str, Any]) -> bool:
     """Whether an activation says that it left the host as it was; one that says nothing may have done anything."""
     return not activation.get("changed") and activation.get("ending") in UNTOUCHED
+
+
+def _is_well(made: Evidence, target: str) -> bool:
+    """Whether the host was seen healthy with the target, and booted with it if it was rebooted tonight."""
+    checks = [made[step] for step in ("verification", "reboot_verification") if step in made]
+    proof = made.get("proof", {})
+    booted = not made.get("reboot", {}).get("rebooted") or (proof.get("systems") or {}).get("booted") == target
+    return bool(checks) and bool(checks[-1].get("healthy")) and booted and _is_proven(proof, target)
 
 
 def _is_proven(look: Mapping[str, Any], system: str) -> bool:

@@ -62,6 +62,7 @@ class Request:
     attribute: str | None = None
     specialisation: str | None = None
     install_bootloader: bool = False
+    ignored_units: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 1800
     check_mode: bool = False
@@ -84,6 +85,7 @@ def request(
     attribute: str | None,
     specialisation: str | None,
     install_bootloader: bool,
+    ignored_units: Sequence[str],
     options: Mapping[str, object],
     timeout: int,
     guarded: bool,
@@ -111,6 +113,7 @@ def request(
         attribute=attribute,
         specialisation=specialisation,
         install_bootloader=install_bootloader,
+        ignored_units=tuple(ignored_units),
         options={key: str(value) for key, value in options.items()},
         timeout=timeout,
         check_mode=check_mode,
@@ -146,8 +149,12 @@ def _perform(run: Run, request: Request) -> dict[str, Any]:
         durations["build"] = round(time.monotonic() - began, 1)
     program = switch_to_configuration(system, request.specialisation)
     require_program(run, program)
-    if request.system is not None and not request.check_mode:
-        keep(run, system)
+    if not request.check_mode:
+        if request.action in ("test", "boot") and _runs(_show(run)):
+            # one whose connection was lost: what is read of the host before its end is not worth anything
+            _wait_for_the_unit(run, request.timeout)
+        if request.system is not None:
+            keep(run, system)
     (live,) = _host.resolve(run, [program.removesuffix("/bin/switch-to-configuration")])
     systems, _loader = _host.read_systems(run)
     # read_systems refuses a host without a current system
@@ -172,14 +179,14 @@ def _perform(run: Run, request: Request) -> dict[str, Any]:
             failed = not done.verdict.ok and done.verdict.ending is not Ending.REBOOT_NEEDED
             message = done.verdict.sentence
     elif request.action == "test" and not is_live:
-        done = activate(run, program, "test", request.timeout)
+        done = activate(run, program, "test", request.timeout, request.ignored_units)
         (current_after,) = _host.resolve(run, [_host.CURRENT])
         is_live, changed = current_after == live, done.verdict.touched
         failed, message = not (done.verdict.ok and is_live), done.verdict.sentence
         if done.verdict.ok and not is_live:
             message = f"switch-to-configuration ended well, but {_host.CURRENT} is {current_after}."
     elif request.action == "boot" and (not is_default or request.install_bootloader):
-        done, default = make_boot_default(run, system, request.timeout, request.install_bootloader)
+        done, default = make_boot_default(run, system, request)
         is_default, changed, message = default.system == system, True, done.verdict.sentence
         failed = not done.verdict.ok or not is_default
         if done.verdict.ok and not is_default:
@@ -255,13 +262,15 @@ def dry_activate(run: Run, program: str, timeout: float) -> Activation:
     return Activation(verdict(done.rc, output, (), ()), units(output), output)
 
 
-def activate(run: Run, program: str, action: str, timeout: float, install_bootloader: bool = False) -> Activation:
+def activate(
+    run: Run, program: str, action: str, timeout: float, ignored: Sequence[str] = (), install_bootloader: bool = False
+) -> Activation:
     """Run C(program action) in a systemd unit of its own and wait for its end.
 
     The unit outlives a lost connection, which would kill a child of ours in the middle of the activation
     (nixpkgs#462179). It is kept until its result was read: no C(--collect), and C(RemainAfterExit) for the good end.
     """
-    failed_before = _host.failed_units(run)
+    failed_before = [*_host.failed_units(run), *ignored]
     _free_the_unit(run)
     environment = ["--setenv=NIXOS_INSTALL_BOOTLOADER=1"] if install_bootloader else []
     check(run(["mkdir", "-p", OUTPUT_DIR]), doing="Making the directory for the output of the activation")
@@ -291,7 +300,7 @@ def activate(run: Run, program: str, action: str, timeout: float, install_bootlo
     _free_the_unit(run)
     failed_after = _host.failed_units(run)
     said = units(output)
-    new = tuple(unit for unit in failed_after if unit not in failed_before)
+    new = tuple(sorted({*failed_after, *said.failed} - set(failed_before)))
     return Activation(
         unit_verdict(state, output, failed_before, failed_after, timeout),
         Units(said.stopped, said.started, said.restarted, said.reloaded, said.skipped, new),
@@ -299,16 +308,15 @@ def activate(run: Run, program: str, action: str, timeout: float, install_bootlo
     )
 
 
-def make_boot_default(
-    run: Run, system: str, timeout: float, install_bootloader: bool = False
-) -> tuple[Activation, _host.BootDefault]:
+def make_boot_default(run: Run, system: str, request: Request) -> tuple[Activation, _host.BootDefault]:
     """Set the system profile to C(system), install the boot loader, and ask the loader whether it really took it.
 
     A profile that the loader did not follow is put back, so that no generation stands for a system that never boots.
     """
     (before,) = _host.resolve(run, [_host.PROFILE])
     _set_profile(run, system)
-    done = activate(run, switch_to_configuration(system, None), "boot", timeout, install_bootloader)
+    program = switch_to_configuration(system, None)
+    done = activate(run, program, "boot", request.timeout, request.ignored_units, request.install_bootloader)
     default = _host.boot_default(run)
     if before is not None and before != system and not (done.verdict.ok and default.system == system):
         _set_profile(run, before)
@@ -326,10 +334,15 @@ def _show(run: Run) -> dict[str, str]:
     return properties(done.stdout) if done.ok else {}
 
 
+def _runs(state: Mapping[str, str]) -> bool:
+    known = state.get("LoadState") not in (None, "not-found")
+    return known and state.get("SubState") not in ("exited", "failed", "dead")
+
+
 def _free_the_unit(run: Run) -> None:
     """Make the unit's name free: read results are thrown away, a running activation is somebody else's."""
     state = _show(run)
-    if state.get("SubState") in ("running", "start", "start-pre", "stop", "stop-sigterm", "reload"):
+    if _runs(state):
         raise LabError(
             "Another activation is running on this host.", f"Wait for its end: journalctl --follow --unit={UNIT}."
         )

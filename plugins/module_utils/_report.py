@@ -42,6 +42,11 @@ def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any])
         complaints.append(f"Ended badly: {', '.join(bad)}.")
     if nights and all(night["outcome"] == "unreachable" for night in nights.values()):
         complaints.append("No host could be reached.")
+    elif nights and not any(steps(night["evidence"]).get("probe", {}).get("systems") for night in nights.values()):
+        complaints.append("No host could be looked at.")
+    undone = [host for host, night in sorted(nights.items()) if not night.get("decided", True)]
+    if undone:
+        complaints.append(f"The turn of {', '.join(undone)} did not come.")
     return " ".join(complaints)
 
 

@@ -130,7 +130,7 @@ generations:
       system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
       time: 1795375200
 failed_units:
-  description: All failed units.
+  description: All units that are failed, or wait to be restarted because they failed.
   returned: success
   type: list
   elements: str

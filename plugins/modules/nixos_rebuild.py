@@ -42,6 +42,11 @@ options:
     description: Install the boot loader itself as well, with V(boot) and V(switch).
     type: bool
     default: false
+  ignored_units:
+    description: Units that may fail.
+    type: list
+    elements: str
+    default: []
   options:
     description: Settings of C(nix.conf) for the build.
     type: dict
@@ -224,6 +229,7 @@ def main() -> None:
             "attribute": {"type": "str"},
             "specialisation": {"type": "str"},
             "install_bootloader": {"type": "bool", "default": False},
+            "ignored_units": {"type": "list", "elements": "str", "default": []},
             "options": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 1800},
             "guarded": {"type": "bool", "default": False},

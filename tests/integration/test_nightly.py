@@ -165,6 +165,22 @@ def test_a_misspelt_value_stops_the_run_before_any_host_is_contacted(fleet: Flee
     assert fleet.state() == before
 
 
+def test_what_is_one_for_the_night_has_to_be_the_same_for_all(fleet: Fleet, tmp_path: Path):
+    (tmp_path / "two.yml").write_text("all: {hosts: {dns: {lab_flake: /srv/other}}}\n")
+    night = fleet.night("-i", "inventory", "-i", str(tmp_path / "two.yml"))
+    assert night.rc != 0
+    assert "Not the same for all hosts, though there is one for the night: lab_flake." in " ".join(night.output.split())
+    assert "Look at the host" not in night.output
+
+
+def test_one_bad_value_of_one_host_stops_the_night_of_all(fleet: Fleet, tmp_path: Path):
+    (tmp_path / "bad.yml").write_text("all: {hosts: {dns: {lab_reboot: somtimes}}}\n")
+    night = fleet.night("-i", "inventory", "-i", str(tmp_path / "bad.yml"))
+    assert night.rc != 0
+    assert "somtimes" in night.output
+    assert "Look at the host" not in night.output
+
+
 def test_hosts_that_are_not_well_are_deferred_with_their_reason_and_the_others_updated(fleet: Fleet):
     run = fleet.lab.run
     run("web", ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/srv"], check=True)

@@ -42,7 +42,7 @@ changes = st.sampled_from(
     ]
 )
 KINDS = {
-    **dict.fromkeys(("probe", "proof", "rollback_proof"), looks),
+    **dict.fromkeys(("probe", "look_again", "proof", "rollback_proof"), looks),
     **{step: checks for step in _outcome.STEPS if step.startswith("gate") or step.endswith("verification")},
 }
 evidences = st.fixed_dictionaries(
@@ -61,6 +61,7 @@ def test_a_good_word_needs_a_look_at_the_host_that_shows_it(evidence):
     if told.word in ("updated", "pending"):
         assert proven(evidence["proof"], NEW)
         assert evidence["gate"]["healthy"]
+        assert any(evidence.get(step, {}).get("healthy") for step in ("verification", "reboot_verification"))
     if told.word == "updated":
         assert not evidence["proof"]["reboot_reasons"]
     if told.word == "unchanged":
@@ -91,6 +92,7 @@ def test_a_host_that_was_changed_and_never_seen_again_is_lost(evidence):
         "gate": {"healthy": True},
         "prepare": {},
         "copy": {},
+        "look_again": {"systems": dict.fromkeys(("current", "profile", "boot_default"), OLD)},
         "gate_again": {"healthy": True},
         "activation": {"changed": True, "ending": "ok"},
         "goodbye": {"failed": True, "connection_lost": True, "msg": "gone"},

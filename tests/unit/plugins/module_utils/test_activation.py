@@ -18,6 +18,8 @@ Pre-switch check 'switchInhibitors' failed
         (0, "", [], [], Ending.OK, True),
         (4, "", ["old.service"], ["old.service"], Ending.OK, True),
         (4, "", [], [], Ending.OK, True),
+        (4, "warning: the following units failed: dns.service\n", [], [], Ending.UNITS_FAILED, True),
+        (4, "warning: the following units failed: old.service\n", ["old.service"], [], Ending.OK, True),
         (4, "", ["old.service"], ["new.service", "old.service"], Ending.UNITS_FAILED, True),
         (2, "Failed to set up /etc\n", [], [], Ending.ACTIVATE_FAILED, True),
         (100, "", [], [], Ending.REBOOT_NEEDED, False),

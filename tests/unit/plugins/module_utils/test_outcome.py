@@ -23,7 +23,7 @@ ILL = {"failed": True, "healthy": False, "msg": "The disk is full."}
 LOST = {"failed": True, "connection_lost": True, "msg": "No route to host"}
 SKIPPED = {"skipped": True, "changed": False}
 READY = {"probe": look(OLD), "gate": WELL, "prepare": {"systems": {"web": NEW}}, "copy": {"changed": True}}
-BEGUN = {**READY, "gate_again": WELL}
+BEGUN = {**READY, "look_again": look(OLD), "gate_again": WELL}
 ACTIVATED = {**BEGUN, "activation": {"changed": True, "activated": True, "ending": "ok"}, "verification": WELL}
 COMMITTED = {**ACTIVATED, "commit": {"changed": True}}
 BROKEN = {
@@ -51,8 +51,11 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         ({**READY, "probe": look(NEW)}, "unchanged"),
         ({**READY, "copy": {"failed": True, "msg": "no space"}}, "failed"),
         (READY, "held"),
-        ({**READY, "gate_again": ILL}, "deferred"),
-        ({**READY, "gate_again": LOST}, "failed"),
+        ({**READY, "look_again": LOST}, "failed"),
+        ({**READY, "look_again": look(NEW)}, "deferred"),
+        ({**READY, "look_again": {**look(OLD), "boot_id": "another"}}, "deferred"),
+        ({**BEGUN, "gate_again": ILL}, "deferred"),
+        ({**BEGUN, "gate_again": LOST}, "failed"),
         ({**BEGUN, "activation": {"failed": True, "ending": "not_begun", "msg": "not on this host"}}, "failed"),
         ({**BEGUN, "activation": {"failed": True, "ending": "unknown", "changed": True, "msg": "gone"}}, "lost"),
         ({**BEGUN, "activation": {"failed": True, "msg": "MODULE FAILURE"}}, "lost"),
@@ -66,6 +69,12 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         ({**COMMITTED, "proof": look(NEW, boot_default=OLD)}, "lost"),
         ({**COMMITTED, "reboot": SKIPPED, "proof": look(NEW)}, "updated"),
         ({**COMMITTED, "proof": look(NEW, ("kernel",))}, "pending"),
+        ({**COMMITTED, "verification": ILL, "proof": look(NEW)}, "lost"),
+        ({**COMMITTED, "verification": SKIPPED, "proof": look(NEW)}, "lost"),
+        ({**COMMITTED, "reboot": {"rebooted": False, "msg": "never went down"}, "proof": look(NEW)}, "pending"),
+        ({**COMMITTED, "reboot": {"rebooted": True}, "proof": look(NEW, booted=OLD)}, "lost"),
+        ({**COMMITTED, "reboot": {"rebooted": True}, "reboot_verification": ILL, "proof": look(NEW)}, "lost"),
+        ({**COMMITTED, "reboot": {"rebooted": True}, "reboot_verification": WELL, "proof": look(NEW)}, "updated"),
         ({**COMMITTED, "proof": look(NEW), "goodbye": {"failed": True, "msg": "timed out"}}, "lost"),
         ({**COMMITTED, "reboot": {"failed": True, "connection_lost": True, "msg": "did not answer"}}, "lost"),
         ({**BROKEN, "rollback": LOST}, "lost"),
@@ -133,7 +142,19 @@ def test_a_host_without_a_target_is_never_touched():
     ],
 )
 def test_what_may_run_something_else_is_put_back(evidence, expected):
-    assert _outcome.must_be_put_back(evidence) is expected
+    assert _outcome.must_be_put_back(evidence, NEW) is expected
+
+
+def test_a_host_that_had_the_target_before_is_not_put_back_to_it_and_its_reboot_into_something_else_is_a_failure():
+    pending = {**READY, "probe": look(NEW, ("kernel",)), "look_again": look(NEW, ("kernel",)), "gate_again": WELL}
+    fell_back = {
+        **pending,
+        "activation": {"changed": False, "ending": "ok"},
+        "commit": {"changed": False},
+        "reboot": {"rebooted": True, "failed": True, "msg": "Booted another system."},
+    }
+    assert not _outcome.must_be_put_back(fell_back, NEW)
+    assert word(fell_back) == "failed"
 
 
 def test_the_bad_words_are_those_of_the_design():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.homelab.nixos.plugins.module_utils import _report
 
 OLD = "/nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1"
@@ -33,6 +35,7 @@ NIGHTS = {
     },
     "nas": {"outcome": "unreachable", "reason": "No route to host", "evidence": {"probe": {"failed": True}}},
 }
+SEEN = {"probe": {"systems": {"current": OLD}}}
 PREPARE = {
     "inputs": [
         {
@@ -70,8 +73,8 @@ def test_a_reboot_that_was_not_made_is_due():
 
 
 def test_the_run_fails_for_bad_hosts_for_nothing_built_and_for_nobody_there():
-    def night(outcome: str) -> dict[str, str]:
-        return {"outcome": outcome}
+    def night(outcome: str) -> dict[str, Any]:
+        return {"outcome": outcome, "evidence": {} if outcome == "unreachable" else SEEN}
 
     good = {word: night(word) for word in ("updated", "pending", "unchanged", "deferred", "held", "unreachable")}
     assert _report.verdict(good, {}) == ""
@@ -79,3 +82,6 @@ def test_the_run_fails_for_bad_hosts_for_nothing_built_and_for_nobody_there():
         assert f"web ({word})" in _report.verdict({**good, "web": night(word)}, {})
     assert "no such input" in _report.verdict(good, {"failed": True, "msg": "no such input"})
     assert _report.verdict({"a": night("unreachable"), "b": night("unreachable")}, {}) == "No host could be reached."
+    blind = {**night("deferred"), "evidence": {"probe": {"failed": True}}}
+    assert _report.verdict({"a": blind, "b": night("unreachable")}, {}) == "No host could be looked at."
+    assert "turn of web" in _report.verdict({**good, "web": {**night("held"), "decided": False}}, {})
