@@ -138,7 +138,9 @@ def test_a_dry_run_shows_everything_and_changes_nothing(fleet: Fleet):
 
 def test_a_limit_updates_exactly_that_group(fleet: Fleet):
     before = fleet.looks()
-    night = fleet.night("--limit", "development")
+    # -e gives strings, as a survey would
+    numbers = "lab_settle=20 lab_activation_timeout=300 lab_copy_timeout=300 lab_build_timeout=600 lab_batch=3"
+    night = fleet.night("--limit", "development", "-e", numbers)
     assert night.rc == 0, night.output
     assert night.outcomes == {"dev": "updated"}
     assert re.search(r"in this order: dev'", night.output)
