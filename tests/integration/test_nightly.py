@@ -298,6 +298,19 @@ def test_a_second_night_has_nothing_to_do_and_an_absent_host_costs_it_one_connec
     assert absent.seconds - present.seconds < 2 * 5
 
 
+def test_a_system_that_needs_a_reboot_and_is_not_well_after_it_is_taken_back_by_a_reboot(fleet: Fleet):
+    fleet.lab.fault("web", "inhibitor", "unit-fails")
+    before = fleet.look("web")
+    night = fleet.night("--limit", "web", "-e", "lab_settle=3")
+    fleet.lab.fault("web")
+    assert (night.rc, night.outcomes) == (2, {"web": "rolled_back"})
+    assert "web.service" in night.reason("web")
+    after = fleet.look("web")
+    assert after.is_on(before.current)
+    assert after.boot_id != before.boot_id
+    assert fleet.lab.run("web", ["systemctl", "is-active", "web.service"]).stdout == "active\n"
+
+
 def test_the_health_check_works_by_hand_and_by_playbook(fleet: Fleet):
     for name in ("lab_health_check", "homelab.nixos.lab_health_check"):
         done = fleet.run("ansible", "all", "-m", name)
