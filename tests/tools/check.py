@@ -88,8 +88,8 @@ LAB = pytest("lab", LAB_ITSELF)
 CONTRACT = pytest("contract", "tests/integration", f"--ignore={NIGHTS}", f"--ignore={LAB_ITSELF}")
 SOAK = (pytest("soak", "-m", "soak", minutes=180),)
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
-    # Tests on the lab mostly wait, so there is a lane more than there are cores.
-    "all": ((*LINT, MOLECULE, LAB), (NIGHTLY, CORE), (CONTRACT,)),
+    # Tests on the lab mostly wait, so there are more lanes than cores.
+    "all": ((*LINT, LAB), (NIGHTLY,), (CONTRACT,), (MOLECULE, CORE)),
     "lint": (LINT,),
     "soak": (SOAK,),
 }
