@@ -1,4 +1,4 @@
-"""Runs linters and tests side by side, one lane per core, and ends with the line `N passed, M failed`.
+"""Runs linters and tests side by side, in lanes, and ends with the line `N passed, M failed`.
 
     python -m tests.tools.check          everything but the long tests
     python -m tests.tools.check lint     the linters alone
