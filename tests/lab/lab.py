@@ -370,8 +370,9 @@ link set {BRIDGE} up
     def _await_port(self, host: str, deadline: float) -> bool:
         address = self.settings()["hosts"][host]["address"]
         script = (
-            "import socket, sys, time\n"
-            "while time.monotonic() < float(sys.argv[2]):\n"
+            "import os, socket, sys, time\n"
+            # a killed `up` is not outlived
+            "while time.monotonic() < float(sys.argv[2]) and os.getppid() == int(sys.argv[3]):\n"
             "    try:\n"
             "        with socket.create_connection((sys.argv[1], 22), timeout=1) as s:\n"
             "            if s.recv(4) == b'SSH-': sys.exit(0)\n"
@@ -379,9 +380,9 @@ link set {BRIDGE} up
             "        time.sleep(0.05)\n"
             "sys.exit(1)\n"
         )
+        arguments = [address, str(deadline), str(os.getpid())]
         done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-ISE", "-c", script, address, str(deadline)],
-            check=False,
+            ["nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-ISE", "-c", script, *arguments], check=False
         )
         if done.returncode != 0:
             fail(f"'{host}' does not answer on its ssh port; its console is {self.console(host)}.")
