@@ -155,6 +155,12 @@ def test_a_host_that_had_the_target_before_is_not_put_back_to_it_and_its_reboot_
     }
     assert not _outcome.must_be_put_back(fell_back, NEW)
     assert word(fell_back) == "failed"
+    assert word({**fell_back, "reboot": LOST}) == "lost"
+
+
+def test_a_host_that_went_away_in_the_reboot_that_was_to_bring_its_system_is_lost_though_nothing_was_activated():
+    inhibited = {"changed": False, "ending": "reboot_needed"}
+    assert word({**BEGUN, "activation": inhibited, "commit": {"changed": True}, "reboot": LOST}) == "lost"
 
 
 def test_the_bad_words_are_those_of_the_design():
