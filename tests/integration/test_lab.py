@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab, LabError
+from tests.lab._system import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -168,6 +169,63 @@ def test_two_inputs_of_the_flake_move_apart(lab):
     assert changed == ["tools"]
 
 
+# ---- from outside --------------------------------------------------------------------------------------------------
+def test_files_of_a_guest_are_read_and_written_without_its_help(lab):
+    first = systems(lab, "web")["current"]
+    assert lab.read("web", "/etc/hostname") == "web\n"
+    # absolute links stay inside, and what is mounted there is seen
+    assert lab.read("web", f"{PROFILE}/nixos-version") == lab.read("web", "/run/current-system/nixos-version")
+    assert lab.read("web", f"{PROFILE}/init") == out(lab, "web", "cat", f"{first}/init") + "\n"
+    assert "default nixos-generation-1.conf\n" in lab.read("web", "/boot/loader/loader.conf")
+    assert lab.read("web", "/absent") is lab.read("web", "/etc/hostname/absent") is None
+
+    lab.write("web", "/var/lib/note", "torn at\0")
+    assert out(lab, "web", "cat", "/var/lib/note") == lab.read("web", "/var/lib/note") == "torn at\0"
+    begun = time.monotonic()
+    assert {lab.read("web", "/var/lib/note") for _ in range(200)} == {"torn at\0"}
+    assert time.monotonic() - begun < 1
+    lab.write("web", "/var/lib/note", None)
+    lab.write("web", "/var/lib/note", None)
+    assert lab.read("web", "/var/lib/note") is None
+    assert out(lab, "web", "find", "/var/lib", "-name", "*note*") == ""
+    with pytest.raises(LabError, match="/absent/note"):
+        lab.write("web", "/absent/note", "")
+
+
+def test_the_journal_is_read_without_the_guests_help(lab):
+    out(lab, "web", "logger", "-t", "lab", "hallo")
+    assert wait_for(lambda: lab.journal("web", "-b", "-t", "lab", "-o", "cat") == "hallo\n", 5)
+    assert lab.boots("web") >= 1
+
+
+def answers(lab, host):
+    """Whether a new connection reaches sshd, asked with less patience than ssh has."""
+    address = lab.status()["hosts"][host]["address"]
+    connect = ["timeout", "1", "bash", "-c", f": < /dev/tcp/{address}/22"]
+    return (
+        subprocess.run(
+            ["nsenter", f"--net=/run/netns/{lab.netns}", *connect], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+
+
+def test_a_cable_is_pulled_and_plugged_in_again(lab):
+    script = "echo begun; sleep 1.5; echo ended"
+    with subprocess.Popen(
+        ["ssh", "-F", str(lab.ssh_config), "web", script], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as open_connection:
+        assert open_connection.stdout
+        assert open_connection.stdout.readline() == "begun\n"
+        lab.cut("web")
+        assert not answers(lab, "web")
+        assert answers(lab, "dns")
+        lab.mend("web")
+        assert wait_for(lambda: answers(lab, "web"), 5)
+        # a connection that nobody gave up outlives it
+        assert open_connection.stdout.read() == "ended\n"
+
+
 # ---- systems -------------------------------------------------------------------------------------------------------
 def test_a_new_system_goes_live_without_becoming_the_boot_default(lab):
     before = systems(lab, "web")
@@ -216,6 +274,48 @@ def test_reboots_start_what_the_loader_says(lab):
     assert "candidate" not in out(lab, "dev", "bootctl", "list")
 
 
+def test_what_bootctl_says_of_the_loader(lab):
+    status = out(lab, "web", "bootctl", "status").splitlines()
+    assert "     Features: ✓ Boot counting" in status
+    assert "               ✓ One-shot entry control" in status
+    assert "Current Entry: nixos-generation-1.conf" in status
+    assert not [line for line in status if line.startswith(("Default Entry", "OneShot Entry"))]
+    out(lab, "web", "bootctl", "set-oneshot", "nixos-generation-1.conf")
+    assert "OneShot Entry: nixos-generation-1.conf" in out(lab, "web", "bootctl", "status").splitlines()
+    out(lab, "web", "bootctl", "set-oneshot", "")
+    assert out(lab, "web", "bootctl", "status").splitlines() == status
+    # as modules see it
+    assert "               + One-shot entry control" in out(lab, "web", "env", "LC_ALL=C", "bootctl", "status")
+
+    lab.firmware("web", one_shot=False)
+    assert "               ✗ One-shot entry control" in out(lab, "web", "bootctl", "status")
+    assert lab.run("web", ["bootctl", "set-oneshot", "nixos-generation-1.conf"]).returncode == 1
+    lab.firmware("web", one_shot=True)
+    assert out(lab, "web", "bootctl", "status").splitlines() == status
+
+
+def test_a_loader_without_one_shot_entries_and_somebody_at_the_console(lab):
+    first = systems(lab, "dev")["current"]
+    lab.fault("dev", "kernel-changed")
+    target = lab.build("dev")
+    assert stc(lab, "dev", target, "boot", profile=True).returncode == 0
+    out(lab, "dev", "bootctl", "set-oneshot", "nixos-generation-1.conf")
+    lab.firmware("dev", one_shot=False)
+    boots = lab.boots("dev")
+    reboot(lab, "dev")
+    assert (systems(lab, "dev")["booted"], lab.boots("dev")) == (target, boots + 1)
+    # the order for a single boot is still there, and is carried out unless somebody picks another entry
+    lab.firmware("dev", one_shot=True)
+    lab.write("dev", "/var/lib/firmware/efivars/LoaderEntryOneShot", "nixos-generation-2.conf")
+    lab.choose("dev", "nixos-generation-1*")
+    reboot(lab, "dev")
+    assert systems(lab, "dev") == {"current": first, "booted": first, "profile": target, "default": target}
+    assert "OneShot" not in out(lab, "dev", "bootctl", "status").splitlines()
+    assert not (lab.directory / "hosts/dev/choice").exists()
+    settle(lab, "dev")
+    assert systems(lab, "dev") == everywhere(first)
+
+
 EXITS = {
     "loader-fails": ("boot", 1, "Failed to install bootloader"),
     "esp-full": ("boot", 0, ""),
@@ -238,6 +338,25 @@ def test_exit_codes_of_switch_to_configuration(lab):
         assert systems(lab, "dns") == {**before, "profile": target, "current": live}
     settle(lab, "dns")
     assert systems(lab, "dns") == everywhere(first)
+
+
+def test_a_host_that_is_damaged_activates_nothing(lab):
+    first = systems(lab, "dns")["current"]
+    lab.fault("dns", "kernel-params-changed")
+    target = lab.build("dns")
+    damage = "/var/lib/activation-broken"
+    lab.write("dns", damage, f"{target}\n")
+    etc = lab.read("dns", "/etc/os-release"), out(lab, "dns", "readlink", "/etc/static")
+    done = stc(lab, "dns", target, "test")
+    assert (done.returncode, "Failed to run activate script\n" in done.stderr) == (2, True)
+    assert systems(lab, "dns") == everywhere(first)
+    assert (lab.read("dns", "/etc/os-release"), out(lab, "dns", "readlink", "/etc/static")) == etc
+    # the file names who suffers, and nobody is everybody
+    assert stc(lab, "dns", first, "test").returncode == 0
+    lab.write("dns", damage, "")
+    assert stc(lab, "dns", first, "test").returncode == 2
+    lab.write("dns", damage, None)
+    settle(lab, "dns")
 
 
 def test_an_inhibitor_refuses_a_switch_and_never_a_boot(lab):
@@ -297,22 +416,14 @@ def test_a_system_that_cannot_be_built(lab, fault):
 
 @pytest.mark.soak
 def test_a_host_can_cut_itself_off_and_come_back(lab):
-    """The new system loses the network; the old one, activated by a timer of the host's own, brings it back."""
+    """The new system loses the network; the old one, activated by the host itself, brings it back."""
     first = systems(lab, "dns")["current"]
     lab.fault("dns", "network-lost")
     target = lab.build("dns")
-    out(
-        lab,
-        "dns",
-        "systemd-run",
-        "--unit=back",
-        "--on-active=7",
-        "--timer-property=AccuracySec=1s",
-        f"{first}/bin/switch-to-configuration",
-        "test",
-    )
-    out(lab, "dns", "systemd-run", "--unit=forth", f"{target}/bin/switch-to-configuration", "test")
-    time.sleep(2)
+    forth, back = (f"{system}/bin/switch-to-configuration test" for system in (target, first))
+    script = f"{forth}; /run/current-system/sw/bin/sleep 8; {back}"
+    out(lab, "dns", "systemd-run", "--unit=forth-and-back", "/bin/sh", "-c", script)
+    assert wait_for(lambda: not answers(lab, "dns"), 20)
     begun = time.monotonic()
     lost = lab.run("dns", ["true"])
     assert (lost.returncode, time.monotonic() - begun < 6.5) == (255, True)
@@ -332,6 +443,8 @@ def test_faults_that_show_in_the_new_system(lab):
         ("slow-activation=2", "true", 0),
         ("systemd-changed", "test /run/current-system/systemd/bin -ef /run/booted-system/systemd/bin", 1),
         ("sshd-broken", "systemctl is-active sshd", 3),
+        ("python-broken", "python3 --version", 127),
+        ("guard-gone", f"systemctl cat {GUARD}", 1),
     ):
         lab.fault("dns", fault)
         target = lab.build("dns")
@@ -341,6 +454,12 @@ def test_faults_that_show_in_the_new_system(lab):
         done = lab.run("dns", ["bash", "-c", f"({script}) > /tmp/log 2>&1"])
         assert (fault, done.returncode) == (fault, code), out(lab, "dns", "cat", "/tmp/log")
         assert not fault.startswith("slow") or time.monotonic() - begun > 2
+    lab.fault("dns", "slow-loader=2")
+    target = lab.build("dns")
+    for action, least in (("test", 0), ("boot", 2)):
+        begun = time.monotonic()
+        assert stc(lab, "dns", target, action).returncode == 0
+        assert time.monotonic() - begun >= least
     settle(lab, "dns")
     deadline = time.monotonic() + 10
     while out(lab, "dns", "systemctl", "is-active", "dns", "sshd") != "active\nactive":
@@ -364,6 +483,214 @@ def test_a_network_that_is_lost_after_a_boot_only(lab):
     lab.start("dns", wait=True)
     assert systems(lab, "dns")["current"] == first
     settle(lab, "dns")
+
+
+# ---- the boot guard ------------------------------------------------------------------------------------------------
+GUARD = "lab-auto-update-boot-guard.service"
+STATE = "/var/lib/lab-auto-update"
+
+
+def transaction(lab, host, step, **changes):
+    """What a controller leaves on a host, written by hand."""
+    seconds = int(time.time())
+    note = {
+        "version": 1,
+        "controller": "test",
+        "controller_name": "test",
+        "run_id": f"run-{host}",
+        "process": None,
+        "since": seconds,
+        "deadline": seconds + 600,
+        "step": step,
+        "boot_id": boot_id(lab, host),
+        "from": None,
+        "target": None,
+        "failed_units": [],
+        "verified": False,
+        "guard_seconds": None,
+        "guard_until": None,
+    }
+    lab.write(host, f"{STATE}/transaction.json", json.dumps({**note, **changes}))
+
+
+def boot_once(lab, host, first, target):
+    """Let the next boot, and no other, start a system, as the collection does it."""
+    candidate = f"{PROFILE}-profiles/lab-candidate"
+    script = f"""
+        mkdir -p {PROFILE}-profiles && nix-env --profile {candidate} --set {target} &&
+        {first}/bin/switch-to-configuration boot && bootctl set-oneshot nixos-lab-candidate-generation-1.conf
+    """
+    out(lab, host, "sh", "-c", script)
+
+
+def guard_state(lab, host):
+    shown = out(lab, host, "systemctl", "show", "-p", "ActiveState,Result", GUARD)
+    return sorted(line.partition("=")[2] for line in shown.splitlines())
+
+
+def is_back(lab, host, first, boots):
+    """The host has been put back by its guard, and by a second reboot."""
+    assert wait_for(lambda: lab.boots(host) > boots + 1, 30), lab.journal(host, "-u", GUARD)
+    lab.wait_ready([host], accepted=["running"])
+    assert systems(lab, host) == everywhere(first)
+    assert (lab.boots(host), lab.read(host, f"{STATE}/boot-guard")) == (boots + 2, f"run-{host}\n")
+    assert out(lab, host, "find", "/nix/var/nix/profiles", "/boot", "-name", "*candidate*-*") == ""
+    said = lab.journal(host, "-u", GUARD, "-o", "cat")
+    assert f"Run run-{host} did not confirm this boot in time; going back to {first}.\n" in said
+    assert f"This host is back on {first}; nothing to put back.\n" in said
+
+
+def stays(lab, host, target, boots):
+    """The guard has ended, and done nothing."""
+    assert wait_for(lambda: guard_state(lab, host) == ["inactive", "success"], 10)
+    assert systems(lab, host)["booted"] == target
+    assert (lab.boots(host), lab.read(host, f"{STATE}/boot-guard")) == (boots + 1, None)
+
+
+def unguard(lab, host):
+    out(lab, host, "sh", "-c", f"rm -rf {STATE}/transaction.json {STATE}/boot-guard {PROFILE}-profiles")
+    settle(lab, host)
+
+
+def test_the_boot_guard_takes_a_host_back_that_nobody_confirmed(lab):
+    first, target, boots = {}, {}, {}
+    for host, fault in {"dns": "network-lost-after-boot", "web": "kernel-changed"}.items():
+        first[host], boots[host] = systems(lab, host)["current"], lab.boots(host)
+        # so far it has had nothing to do
+        assert guard_state(lab, host) == ["inactive", "success"]
+        lab.fault(host, fault)
+        target[host] = lab.build(host)
+        boot_once(lab, host, first[host], target[host])
+    transaction(lab, "dns", "reboot", **{"from": first["dns"], "target": target["dns"], "guard_seconds": 3})
+    # on this one, everything was confirmed before the guard's time
+    transaction(lab, "web", "commit", **{"from": first["web"], "target": target["web"], "guard_seconds": 0})
+    for host in target:
+        lab.run(host, ["systemctl", "reboot"])
+    assert wait_for(lambda: lab.boots("web") > boots["web"], 20)
+    lab.wait_ready(["web"])
+    is_back(lab, "dns", first["dns"], boots["dns"])
+    stays(lab, "web", target["web"], boots["web"])
+    for host in target:
+        unguard(lab, host)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fault", ["network-lost-after-boot", "emergency-mode"])
+def test_the_boot_guard_of_a_host_whose_loader_knows_no_single_boots(lab, fault):
+    """The new system is the default there, and the guard makes the old one the default again."""
+    first, boots = systems(lab, "dns")["current"], lab.boots("dns")
+    lab.fault("dns", fault)
+    target = lab.build("dns")
+    assert stc(lab, "dns", target, "boot", profile=True).returncode == 0
+    transaction(lab, "dns", "reboot", **{"from": first, "target": target, "guard_seconds": 3})
+    lab.run("dns", ["systemctl", "reboot"])
+    is_back(lab, "dns", first, boots)
+    assert ("emergency.target" in lab.journal("dns", "-b", "-1")) == (fault == "emergency-mode")
+    unguard(lab, "dns")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("verified", [True, False])
+def test_the_boot_guard_waits_for_a_verification_that_has_begun(lab, verified):
+    first, boots = systems(lab, "dns")["current"], lab.boots("dns")
+    lab.fault("dns", "kernel-changed")
+    target = lab.build("dns")
+    boot_once(lab, "dns", first, target)
+    ways = {"from": first, "target": target}
+    transaction(lab, "dns", "reboot", guard_seconds=300, **ways)
+    reboot(lab, "dns")
+    assert guard_state(lab, "dns") == ["active", "success"]
+    until = float(out(lab, "dns", "cat", "/proc/uptime").split()[0]) + 6
+    transaction(lab, "dns", "reboot_verification", guard_seconds=300, guard_until=until, **ways)
+    if verified:
+        lab.write("dns", f"{STATE}/transaction.json", None)
+        stays(lab, "dns", target, boots)
+    else:
+        is_back(lab, "dns", first, boots)
+    unguard(lab, "dns")
+
+
+@pytest.mark.soak
+def test_the_boot_guard_reboots_once_and_then_activates(lab):
+    """Somebody at the console sends the host into the new system again."""
+    first, boots = systems(lab, "dns")["current"], lab.boots("dns")
+    lab.fault("dns", "network-lost-after-boot")
+    target = lab.build("dns")
+    assert stc(lab, "dns", target, "boot", profile=True).returncode == 0
+    transaction(lab, "dns", "reboot", **{"from": first, "target": target, "guard_seconds": 3})
+    lab.write("dns", f"{STATE}/boot-guard", "run-dns\n")
+    lab.run("dns", ["systemctl", "reboot"])
+    assert wait_for(lambda: "the next run settles the rest" in lab.journal("dns", "-u", GUARD), 30)
+    assert lab.boots("dns") == boots + 1
+    # as it runs, it has the wrong address still: that of the network's file in /run
+    assert lab.read("dns", "/run/current-system/init") == lab.read("dns", f"{first}/init")
+    lab.stop("dns")
+    lab.start("dns", wait=True)
+    assert systems(lab, "dns") == everywhere(first)
+    unguard(lab, "dns")
+
+
+def test_a_switch_leaves_a_waiting_boot_guard_alone(lab):
+    """Also a switch to a system that has none."""
+    first = systems(lab, "dns")["current"]
+    lab.fault("dns", "guard-gone")
+    target = lab.build("dns")
+    transaction(lab, "dns", "reboot", **{"from": target, "boot_id": "another", "guard_seconds": 300})
+    out(lab, "dns", "systemctl", "start", GUARD)
+    pid = out(lab, "dns", "systemctl", "show", "-P", "MainPID", GUARD)
+    assert pid != "0"
+    for system in (target, first):
+        done = stc(lab, "dns", system, "test")
+        assert (done.returncode, GUARD in done.stderr) == (0, False), done.stderr
+        assert out(lab, "dns", "systemctl", "show", "-P", "MainPID", GUARD) == pid
+    lab.write("dns", f"{STATE}/transaction.json", None)
+    assert wait_for(lambda: guard_state(lab, "dns")[0] == "inactive", 10)
+    settle(lab, "dns")
+
+
+EVALUATE = """
+let
+  modules = ((import /tmp/module/flake.nix).outputs { self.nixosModules = modules; }).nixosModules;
+  config.services.lab-auto-update-host.enable = true;
+  config.nix.package = "nix";
+  lib = { mkEnableOption = text: { inherit text; }; mkIf = condition: value: assert condition; value; };
+  pkgs = { runtimeShell = "/bin/bash"; jq = "jq"; util-linux = "util-linux"; };
+  module = import modules.default { inherit config lib pkgs; };
+in
+module.config.systemd.services // { options = builtins.attrNames module.options.services.lab-auto-update-host; }
+"""
+
+
+def test_the_units_of_the_hosts_module_are_those_of_the_lab(lab):
+    files = ("flake.nix", "nix/host.nix", "nix/boot-guard.sh")
+    for name in files:
+        script = f"mkdir -p $(dirname /tmp/module/{name}); cat > /tmp/module/{name}"
+        done = lab.run("builder", ["sh", "-c", script], stdin=(REPOSITORY / name).read_text())
+        assert done.returncode == 0, done.stderr
+        if name.endswith(".nix"):
+            out(lab, "builder", "nix-instantiate", "--parse", f"/tmp/module/{name}")
+    found = json.loads(out(lab, "builder", "nix", "eval", "--impure", "--json", "--expr", EVALUATE))
+    assert found.pop("options") == ["enable"]
+    assert [f"{name}.service" for name in found] == [GUARD]
+    (unit,) = found.values()
+
+    def line(name, value):
+        words = [str(word) for word in (value if isinstance(value, list) else [value])]
+        return f"{name}={' '.join(words)}".replace("=False", "=false")
+
+    named = {"description": "Description", "after": "After", "before": "Before", "conflicts": "Conflicts"}
+    wanted = [line(name, unit.pop(key)) for key, name in named.items()]
+    wanted += [line("X-RestartIfChanged", unit.pop("restartIfChanged"))]
+    shell, script = unit["serviceConfig"].pop("ExecStart").split()
+    wanted += [line(name, value) for part in ("unitConfig", "serviceConfig") for name, value in unit.pop(part).items()]
+    assert (shell, unit) == ("/bin/bash", {"wantedBy": ["multi-user.target"], "path": ["nix", "jq", "util-linux"]})
+
+    text = lab.read("dns", f"/etc/systemd/system/{GUARD}").replace("=no\n", "=false\n").splitlines()
+    assert lab.read("dns", f"/etc/systemd/system/multi-user.target.wants/{GUARD}") is not None
+    sections = [entry for entry in text if entry and not entry.startswith(("[", "Environment=", "ExecStart="))]
+    assert sorted(sections) == sorted(wanted)
+    (start,) = [entry for entry in text if entry.startswith("ExecStart=")]
+    assert lab.read("dns", start.split()[1]) == lab.read("builder", script) == (REPOSITORY / files[2]).read_text()
 
 
 # ---- power ---------------------------------------------------------------------------------------------------------
@@ -393,12 +720,37 @@ def test_power_off_is_hard_and_a_hung_boot_shows(lab):
         time.sleep(0.1)
     # the one-shot is used up, so the next start is the default's
     lab.stop("nas")
+    assert lab.read("nas", "/run/booted-system/nixos-version") is None
+    assert lab.read("nas", "/etc/hostname") == "nas\n"
+    assert "Reached target" in lab.journal("nas")
     lab.start("nas", wait=True)
     assert systems(lab, "nas")["booted"] == first
     out(lab, "nas", "bootctl", "set-default", "")
     assert systems(lab, "nas")["default"] == target
     settle(lab, "nas")
     assert systems(lab, "nas") == everywhere(first)
+
+
+@pytest.mark.soak
+def test_a_host_that_cannot_boot_and_one_that_reboots_without_its_cable(lab):
+    first = systems(lab, "dns")["current"]
+    lab.write("dns", "/var/lib/boot-broken", f"{first}\n")
+    lab.cut("web")
+    boots = lab.boots("web")
+    lab.stop("web")
+    lab.start("web")
+    lab.run("dns", ["systemctl", "reboot"])
+    assert wait_for(lambda: lab.status()["hosts"]["dns"]["state"] == "hung", 20)
+    lab.stop("dns")
+    # another system boots all the same
+    lab.write("dns", "/var/lib/boot-broken", f"{first}-other\n")
+    lab.start("dns", wait=True)
+    lab.write("dns", "/var/lib/boot-broken", None)
+
+    assert wait_for(lambda: "Startup finished" in lab.journal("web", "-b"), 20)
+    assert (answers(lab, "web"), lab.boots("web")) == (False, boots + 1)
+    lab.mend("web")
+    lab.wait_ready(["web"], 10)
 
 
 # ---- the tool ------------------------------------------------------------------------------------------------------
@@ -418,6 +770,7 @@ def tool(*argv):
         (["up", "0"], "'0'|0 hosts"),
         (["up", "2", "--name", "No Lab"], "No Lab"),
         (["up", "2", "--without-python", "nas"], "nas"),
+        (["up", "2", "--without-guard", "nas"], "nas"),
         (["status", "--name", "absent"], "absent"),
         (["exec", "--name", "absent", "--", "true"], "absent"),
     ],
@@ -434,10 +787,17 @@ def test_bad_names_on_a_running_lab(lab):
         ["fault", "--name", lab.name, "web", "unit-fail"],
         ["move", "--name", lab.name, "nixpkgs"],
         ["stop", "--name", lab.name, "wbe"],
+        ["cut", "--name", lab.name, "wbe"],
+        ["read", "--name", lab.name, "web", "/absent"],
     ):
         done = tool(*argv)
         assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1), done.stderr
         assert argv[-1] in done.stderr
+
+
+def test_a_guest_is_looked_into_by_the_tool(lab):
+    assert tool("read", "--name", lab.name, "web", "/etc/hostname").stdout == "web\n"
+    assert tool("journal", "--name", lab.name, "web", "--", "-n", "1", "-o", "cat").stdout.count("\n") >= 1
 
 
 def test_exec_runs_in_the_labs_network(lab):
@@ -452,7 +812,8 @@ def traces(name):
         for path in (Path("/run/netns", f"homelab-{name}"), Path("/var/lib/homelab-lab", name))
         if path.exists()
     ]
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/homelab-lab/{name}")]
+    # other labs come and go meanwhile
+    found += [path for path, _, _ in os.walk("/sys/fs/cgroup") if path.endswith(f"/homelab-lab/{name}")]
     needle = f"/var/lib/homelab-lab/{name}/"
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ._system import LabError
+from ._system import LabError, fail
 from .image import SUITES
 from .lab import FAULTS, MOVING, Lab
 
@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument(
         "--without-python", nargs="+", action="extend", default=[], metavar="HOST", help="hosts that have no Python"
+    )
+    up.add_argument(
+        "--without-guard", nargs="+", action="extend", default=[], metavar="HOST", help="hosts that have no boot guard"
     )
     down = verb("down", "stop a lab and leave nothing of it")
     down.add_argument("--all", action="store_true", help="every lab of this machine")
@@ -72,6 +75,22 @@ def _parser() -> argparse.ArgumentParser:
     start = verb("start", "switch a host on again")
     start.add_argument("host", metavar="HOST")
     start.add_argument("--wait", action="store_true", help="until it has booted")
+    choose = verb("choose", "at the next boot only, somebody at the console picks this entry")
+    choose.add_argument("host", metavar="HOST")
+    choose.add_argument("entry", metavar="ENTRY", help="an entry's name, or a pattern: the newest that matches")
+    firmware = verb("firmware", "what a host's boot loader can do; without an option, everything")
+    firmware.add_argument("host", metavar="HOST")
+    firmware.add_argument("--without-one-shot", action="store_true", help="it does not know one-shot entries")
+    cut = verb("cut", "pull a host's network cable; it stays out through reboots")
+    cut.add_argument("host", metavar="HOST")
+    mend = verb("mend", "plug a host's network cable in again")
+    mend.add_argument("host", metavar="HOST")
+    read = verb("read", "print a host's file, also of a host that is off or out of reach")
+    read.add_argument("host", metavar="HOST")
+    read.add_argument("path", metavar="PATH")
+    journal = verb("journal", "print a host's journal, also of a host that is off or out of reach")
+    journal.add_argument("host", metavar="HOST")
+    journal.add_argument("options", nargs="*", metavar="OPTION", help="journalctl's own, after '--'")
     return parser
 
 
@@ -95,7 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     match arguments.verb:
         case "up":
             begun = time.monotonic()
-            Lab.up(arguments.count, arguments.name, arguments.nix, arguments.without_python)
+            Lab.up(
+                arguments.count, arguments.name, arguments.nix, arguments.without_python, arguments.without_guard
+            )
             print(
                 f"lab '{lab.name}' is up after {time.monotonic() - begun:.1f} s: ansible -i {lab.inventory} all -m ping"
             )
@@ -120,6 +141,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             lab.stop(arguments.host)
         case "start":
             lab.start(arguments.host, wait=arguments.wait)
+        case "choose":
+            lab.choose(arguments.host, arguments.entry)
+        case "firmware":
+            lab.firmware(arguments.host, one_shot=not arguments.without_one_shot)
+        case "cut":
+            lab.cut(arguments.host)
+        case "mend":
+            lab.mend(arguments.host)
+        case "read":
+            text = lab.read(arguments.host, arguments.path)
+            if text is None:
+                fail(f"'{arguments.host}' has no file '{arguments.path}'.")
+            print(text, end="")
+        case "journal":
+            print(lab.journal(arguments.host, *arguments.options), end="")
     return 0
 
 

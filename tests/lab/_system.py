@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import subprocess
@@ -132,6 +134,31 @@ def start_time(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_OPENAT2 = 437
+_RESOLVE_IN_ROOT = 0x10
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_within(root: Path, path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a file as somebody who has changed root would: absolute links and `..` stay inside."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+        while True:
+            handle = _LIBC.syscall(_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+            if handle >= 0:
+                return int(handle)
+            # the kernel gives EAGAIN when something was renamed under its feet
+            if (number := ctypes.get_errno()) not in (errno.EAGAIN, errno.EINTR):
+                raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(directory)
 
 
 def control_groups() -> list[Path]:

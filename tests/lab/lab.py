@@ -23,6 +23,7 @@ from ._system import (
     fail,
     kill_group,
     locked,
+    open_within,
     remove_group,
     run,
     start_time,
@@ -45,9 +46,11 @@ FAULTS = {
     "activation-hangs": "the activation never ends",
     "boot-fails": "init never reaches systemd; the guest hangs until it is powered off",
     "build-fails": "the system does not build",
+    "emergency-mode": "a file system is missing at boot, which ends in emergency mode",
     "esp-full": "the boot loader step writes nothing and exits with 0",
     "eval-fails": "the configuration does not evaluate",
     "firewall-drops-ssh": "the firewall lets no new ssh connection in",
+    "guard-gone": "no boot guard in the new system",
     "inhibitor": "switch-inhibitors differ, so a switch is refused",
     "init-interface-changed": "init-interface-version differs (exit code 100)",
     "kernel-changed": "another kernel, initrd and modules [=VERSION]",
@@ -55,8 +58,10 @@ FAULTS = {
     "loader-fails": "the boot loader step fails (exit code 1)",
     "network-lost": "the network configuration has a wrong address",
     "network-lost-after-boot": "the address is wrong after a boot only",
+    "python-broken": "python3 in the new system exits with 127",
     "python-gone": "no Python in the new system",
     "slow-activation": "the activation takes 15 s [=SECONDS]",
+    "slow-loader": "the boot loader step takes 5 s [=SECONDS]",
     "sshd-broken": "sshd does not start any more",
     "sudo-gone": "no sudo in /run/wrappers/bin",
     "systemd-changed": "another systemd [=VERSION]",
@@ -94,24 +99,34 @@ class Lab:
 
     # ---- the whole lab ----------------------------------------------------------------------------------------------
     @classmethod
-    def up(cls, count: int, name: str = "demo", nix: str = "trixie", without_python: Iterable[str] = ()) -> Lab:
+    def up(
+        cls,
+        count: int,
+        name: str = "demo",
+        nix: str = "trixie",
+        without_python: Iterable[str] = (),
+        without_guard: Iterable[str] = (),
+    ) -> Lab:
         """Start a lab afresh; whatever a lab of that name left behind goes first."""
         lab = cls(name)
         names = host_names(count)
         if not 1 <= count <= MAX_HOSTS:
             fail(f"A lab cannot have {count} hosts; ask for 1 to {MAX_HOSTS}.")
-        without = set(without_python)
-        for host in sorted(without - set(names)):
-            fail(
-                f"'{host}' is not a host of this lab, so it cannot be without Python; its hosts are {', '.join(names)}."
-            )
+        without = {"Python": set(without_python), "boot guard": set(without_guard)}
+        for what, missing in without.items():
+            for host in sorted(missing - set(names)):
+                fail(
+                    f"'{host}' is not a host of this lab, so it cannot be without {what}; "
+                    f"its hosts are {', '.join(names)}."
+                )
         _require_root()
         hosts: dict[str, dict[str, Any]] = {}
         for index, host in enumerate([BUILDER, *names]):
             hosts[host] = {
                 "address": f"198.18.0.{2 if host == BUILDER else 10 + index}",
                 "services": SERVICES.get(host, [] if host == BUILDER else ["app"]),
-                "python": host not in without,
+                "python": host not in without["Python"],
+                "guard": host not in without["boot guard"],
                 "faults": [],
             }
         with lab._lock():
@@ -119,7 +134,7 @@ class Lab:
             systems = image.systems(image.image(nix), hosts)
             lab._create(hosts, systems, nix)
             _raise_limit()
-            lab._start_network()
+            lab._start_network(hosts)
             for host in hosts:
                 lab._start_supervisor(host)
             lab.wait_ready(hosts, accepted=("running",))
@@ -208,7 +223,7 @@ class Lab:
                 json.dumps(
                     {
                         "host": host,
-                        "bridge": BRIDGE,
+                        "bridge": f"sw-{host}",
                         "lower": [str(path) for path in systems.lower(host)],
                         "boot": str(systems.boot(host)),
                         "boot_size": "32m",
@@ -289,17 +304,25 @@ class Lab:
             lines += [f"        {member}:" for member in members]
         self.inventory.write_text("\n".join(lines) + "\n")
 
-    def _start_network(self) -> None:
+    def _start_network(self, hosts: Iterable[str]) -> None:
+        lines = [
+            "link set lo up",
+            f"link add {BRIDGE} type bridge forward_delay 0 stp_state 0",
+            f"link set {BRIDGE} address 02:00:c6:12:00:01",
+            f"addr add {GATEWAY}/24 dev {BRIDGE}",
+            f"link set {BRIDGE} up",
+        ]
+        for host in hosts:
+            # a guest's own interface comes and goes with its boots; the cable behind it can stay cut meanwhile
+            lines += [
+                f"link add sw-{host} type bridge forward_delay 0 stp_state 0",
+                f"link add up-{host} type veth peer name {_cable(host)}",
+                f"link set sw-{host} up",
+                f"link set up-{host} master sw-{host} up",
+                f"link set {_cable(host)} master {BRIDGE} up",
+            ]
         run(["ip", "netns", "add", self.netns])
-        run(
-            ["ip", "-n", self.netns, "-batch", "-"],
-            stdin=f"""link set lo up
-link add {BRIDGE} type bridge forward_delay 0 stp_state 0
-link set {BRIDGE} address 02:00:c6:12:00:01
-addr add {GATEWAY}/24 dev {BRIDGE}
-link set {BRIDGE} up
-""",
-        )
+        run(["ip", "-n", self.netns, "-batch", "-"], stdin="\n".join(lines) + "\n")
 
     def _start_supervisor(self, host: str) -> None:
         groups = self._groups(host)
@@ -510,6 +533,90 @@ link set {BRIDGE} up
         if pid is not None:
             os.kill(pid, signal.SIGUSR1)
 
+    def choose(self, host: str, entry: str) -> None:
+        """At the next boot only, somebody at the console picks this entry (a glob; the newest that matches)."""
+        temporary = self.directory / "hosts" / self.known(host) / "choice.new"
+        temporary.write_text(entry + "\n")
+        temporary.rename(temporary.with_suffix(""))
+
+    def firmware(self, host: str, *, one_shot: bool) -> None:
+        """Whether the host's boot loader knows one-shot entries; it does until told otherwise."""
+        self.write(host, "/var/lib/firmware/without-one-shot", None if one_shot else "")
+
+    def cut(self, host: str) -> None:
+        """Pull the host's network cable; it stays out through reboots."""
+        run(["ip", "-n", self.netns, "link", "set", _cable(self.known(host)), "down"])
+
+    def mend(self, host: str) -> None:
+        """Plug the host's network cable in again."""
+        run(["ip", "-n", self.netns, "link", "set", _cable(self.known(host)), "up"])
+
+    def boots(self, host: str) -> int:
+        """How many boots of the host have begun."""
+        return int(self._state(self.known(host)).get("boots", 0))
+
+    # ---- one host, seen from outside: no ssh, no network, nothing that it notices --------------------------------
+    def _disk(self, host: str, path: str) -> tuple[Path, str]:
+        """Where a guest's path is from here: a directory that is a root for it, and the path below that."""
+        pid = self._supervisor(self.known(host))
+        if pid is None:
+            fail(f"The lab '{self.name}' is not running; start it again with 'up'.")
+        directory = Path(f"/proc/{pid}/root/{self.directory}/hosts/{host}")
+        first, _, rest = path.lstrip("/").partition("/")
+        match first:
+            case "boot":
+                return directory / "boot", rest
+            case "run":
+                # memory of the machine that is on; its first process has another root for a moment
+                leader = self._leader(self._state(host).get("nspawn", 0))
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    if leader and os.path.samefile(f"/proc/{leader}/root", directory / "root"):
+                        return Path(f"/proc/{leader}/root"), path
+        return directory / "root", path
+
+    def read(self, host: str, path: str) -> str | None:
+        """What a file of the host holds, None when there is no such file; the host may be off or out of reach."""
+        root, below = self._disk(host, path)
+        try:
+            with open(open_within(root, below), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+            return None
+
+    def write(self, host: str, path: str, text: str | None) -> None:
+        """Put a file on the host's disk, whole and at once; None removes it."""
+        directory, _, name = path.rpartition("/")
+        root, below = self._disk(host, directory or "/")
+        try:
+            handle = open_within(root, below or "/", os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            fail(f"'{path}' cannot be written on '{host}': {error.strerror}.")
+        place = Path(f"/proc/self/fd/{handle}")
+        try:
+            if text is None:
+                (place / name).unlink(missing_ok=True)
+            else:
+                (place / f".{name}.new").write_text(text)
+                (place / f".{name}.new").rename(place / name)
+        finally:
+            os.close(handle)
+
+    def journal(self, host: str, *arguments: str) -> str:
+        """The host's journal as `journalctl ARGUMENTS` shows it; the host may be off or out of reach."""
+        self._disk(host, "/")
+        return run(
+            [
+                "nsenter",
+                f"--mount=/proc/{self._supervisor(host)}/ns/mnt",
+                "chroot",
+                self.directory / "hosts" / host / "root",
+                "/usr/bin/journalctl",
+                "--no-pager",
+                "--directory=/var/log/journal",
+                *arguments,
+            ]
+        )
+
     # ---- the flake --------------------------------------------------------------------------------------------------
     def _builder(self, argv: Sequence[str], stdin: str | None = None) -> str:
         done = self.run(BUILDER, argv, stdin=stdin)
@@ -591,6 +698,11 @@ hosts[host]["faults"] = faults
 change(repository, "hosts.json", hosts, f"{host}: {', '.join(faults) or 'no faults'}")
 print("null")
 """
+
+
+def _cable(host: str) -> str:
+    """The port of the lab's bridge that a host's cable is plugged into."""
+    return f"to-{host}"
 
 
 def _base36(number: int) -> str:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 REBOOT = 133
@@ -63,11 +64,31 @@ class Guest:
         except FileNotFoundError:
             return ""
 
+    @staticmethod
+    def _newest(names: Iterable[str]) -> list[str]:
+        """The entry with the highest generation, as a list that is empty when there is none."""
+        return sorted(names, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])[-1:]
+
+    def _chosen(self, entries: Iterable[str]) -> str:
+        """The entry that somebody picks at the console, this time only."""
+        choice = self.directory / "choice"
+        try:
+            pattern = choice.read_text().strip()
+        except FileNotFoundError:
+            return ""
+        choice.unlink()
+        return next(iter(self._newest(fnmatch.filter(entries, pattern))), "")
+
     def choose(self) -> tuple[str, str]:
         """What the boot loader starts: the entry's id and the init it names; says why when there is nothing."""
         entries = {path.name: path for path in (self.boot / "loader/entries").glob("*.conf")}
-        pattern = self._variable("LoaderEntryOneShot")
-        (self.variables / "LoaderEntryOneShot").unlink(missing_ok=True)
+        pattern = ""
+        if not (self.root / "var/lib/firmware/without-one-shot").exists():
+            pattern = self._variable("LoaderEntryOneShot")
+            (self.variables / "LoaderEntryOneShot").unlink(missing_ok=True)
+        # somebody at the console beats whatever is configured, once
+        if chosen := self._chosen(entries):
+            pattern = chosen
         if pattern not in entries:
             pattern = self._variable("LoaderEntryDefault")
         if not pattern:
@@ -79,7 +100,7 @@ class Guest:
             pattern = found.group(1) if found else ""
         matching = sorted(name for name in entries if fnmatch.fnmatchcase(name, pattern))
         # like systemd-boot: without a usable default the newest entry is started
-        names = matching or sorted(entries, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])[-1:]
+        names = matching or self._newest(entries)
         if not names:
             raise LookupError("the boot file system has no entry")
         fields = dict(

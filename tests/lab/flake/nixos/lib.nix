@@ -88,6 +88,12 @@ let
         ++ map (service: server services.${service}.package) (filter (service: service != "app") hostServices);
 
       withPython = host.python && !has "python-gone";
+      brokenPython = build "python3-broken" { } ''
+        mkdir -p $out/bin
+        printf '#!/bin/sh\necho "python3: error while loading shared libraries: libpython3.so" >&2\nexit 127\n' > $out/bin/python3
+        chmod +x $out/bin/python3
+      '';
+      python = if has "python-broken" then brokenPython else python3;
       bootctl = build "bootctl" { text = readFile ./scripts/bootctl.sh; passAsFile = [ "text" ]; } ''
         mkdir -p $out/bin
         sed 's|@userland@|${userland}|g' $textPath > $out/bin/bootctl
@@ -95,7 +101,7 @@ let
       '';
       sw = build "system-path" { } ''
         mkdir -p $out/bin
-        for tree in ${concatStringsSep " " (map toString ([ userland bootctl ] ++ packages ++ (if withPython then [ python3 ] else [ ])))}; do
+        for tree in ${concatStringsSep " " (map toString ([ userland bootctl ] ++ packages ++ (if withPython then [ python ] else [ ])))}; do
           for program in $tree/bin/*; do ln -sfn $program $out/bin/; done
         done
       '';
@@ -137,7 +143,33 @@ let
         chmod +x $out/bin/$pname
       '';
 
-      units = listToAttrs (map serviceUnit hostServices) // {
+      # The script of nix/host.nix, put beside the others by tests/lab/image.py, in the unit that nix/host.nix makes.
+      guard = if !(host.guard or true) || has "guard-gone" then { } else {
+        "lab-auto-update-boot-guard.service" = {
+          wantedBy = "multi-user.target";
+          text = ''
+            [Unit]
+            Description=Go back to the former system unless lab-auto-update confirms this boot
+            DefaultDependencies=no
+            After=systemd-remount-fs.service
+            Before=shutdown.target
+            Conflicts=shutdown.target
+            RequiresMountsFor=/var/lib/lab-auto-update /nix /boot
+            X-RestartIfChanged=false
+            X-StopOnRemoval=false
+
+            [Service]
+            Type=exec
+            Environment=PATH=${userland}/bin
+            ExecStart=${userland}/bin/bash ${builtins.toFile "boot-guard.sh" (readFile ./scripts/boot-guard.sh)}
+            Restart=on-abnormal
+            StateDirectory=lab-auto-update
+            SyslogIdentifier=lab-auto-update-boot-guard
+          '';
+        };
+      };
+
+      units = listToAttrs (map serviceUnit hostServices) // guard // {
         "sshd.service" = {
           wantedBy = "multi-user.target";
           text = ''
@@ -338,7 +370,9 @@ let
               -e 's|@activateFails@|${flag "activate-fails"}|g' \
               -e 's|@activationHangs@|${flag "activation-hangs"}|g' \
               -e 's|@activationSeconds@|${if has "slow-activation" then parameter "slow-activation" "15" else ""}|g' \
+              -e 's|@loaderSeconds@|${if has "slow-loader" then parameter "slow-loader" "5" else ""}|g' \
               -e 's|@bootFails@|${flag "boot-fails"}|g' \
+              -e 's|@emergencyMode@|${flag "emergency-mode"}|g' \
               -e 's|@networkLostAfterBoot@|${flag "network-lost-after-boot"}|g' \
               -e 's|@espFull@|${flag "esp-full"}|g' \
               -e 's|@loaderFails@|${flag "loader-fails"}|g' \

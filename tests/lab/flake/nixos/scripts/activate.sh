@@ -6,6 +6,12 @@ status=0
 
 # NIXOS_ACTION is set by switch-to-configuration only: a boot is never slowed down
 if [ -n "$NIXOS_ACTION" ]; then
+  # the host is damaged, for every system or for those that the file names: nothing is changed at all
+  broken=/var/lib/activation-broken
+  if [ -e $broken ] && { [ ! -s $broken ] || grep -qxF $systemConfig $broken; }; then
+    echo 'Activation script snippet "lab" failed (1)' >&2
+    exit 1
+  fi
   [ -z '@activationSeconds@' ] || sleep '@activationSeconds@'
   [ -z '@activationHangs@' ] || while :; do sleep 3600; done
 fi

@@ -2,9 +2,11 @@
 # Stand-in for bootctl: reads /boot/loader; the firmware's variables are files in a directory of the machine.
 set -euo pipefail
 export PATH=@userland@/bin
-vars=/var/lib/firmware/efivars
+firmware=/var/lib/firmware
+vars=$firmware/efivars
 entries=/boot/loader/entries
 
+withoutOneShot() { [ -e $firmware/without-one-shot ]; }
 variable() { [ ! -s "$vars/$1" ] || cat "$vars/$1"; }
 setVariable() { # NAME VALUE: an empty value removes it
   mkdir -p $vars
@@ -50,15 +52,41 @@ case $verb in
     ;;
   status)
     echo "System:"
-    echo "     Firmware: UEFI 2.70 (stand-in)"
+    echo "      Firmware: UEFI 2.70 (stand-in)"
+    echo " Firmware Arch: x64"
+    echo "   Secure Boot: disabled"
     echo
     echo "Current Boot Loader:"
     echo "      Product: systemd-boot (stand-in)"
-    echo "     Features: ✓ Boot counting"
-    echo "               ✓ One-shot entry control"
-    echo "Current Entry: $(variable LoaderEntrySelected)"
-    echo "Default Entry: $(defaultEntry)"
-    if [ -n "$(variable LoaderEntryOneShot)" ]; then echo "OneShot Entry: $(variable LoaderEntryOneShot)"; fi
+    yes=✓ no=✗
+    # no locale at all counts as UTF-8
+    case ${LC_ALL:-${LC_CTYPE:-${LANG:-UTF-8}}} in *[Uu][Tt][Ff]8 | *[Uu][Tt][Ff]-8) ;; *) yes=+ no=- ;; esac
+    oneShot=$yes
+    if withoutOneShot; then oneShot=$no; fi
+    echo "     Features: $yes Boot counting"
+    echo "               $yes Menu timeout control"
+    echo "               $yes One-shot menu timeout control"
+    echo "               $yes Default entry control"
+    echo "               $oneShot One-shot entry control"
+    echo "               $yes Support Type #1 sort-key field"
+    echo "    Partition: n/a"
+    echo "       Loader: └─/boot//EFI/systemd/systemd-bootx64.efi"
+    # the variables, as they are: the default of loader.conf is not among them
+    for name in Selected:Current Default:Default OneShot:OneShot; do
+      value=$(variable "LoaderEntry${name%:*}")
+      if [ -n "$value" ]; then echo "${name#*:} Entry: $value"; fi
+    done
+    echo
+    default=$(defaultEntry)
+    if [ -n "$default" ]; then
+      echo "Default Boot Loader Entry:"
+      echo "         type: Boot Loader Specification Type #1 (.conf)"
+      echo "        title: $(field title "$default") ($(field version "$default"))"
+      echo "           id: $default"
+      echo "       source: $entries/$default"
+      echo "        linux: /boot/$(field linux "$default")"
+      echo "      options: $(field options "$default")"
+    fi
     ;;
   list)
     default=$(defaultEntry) selected=$(variable LoaderEntrySelected)
@@ -83,7 +111,13 @@ case $verb in
     if [ ${#words[@]} -ne 2 ]; then echo "bootctl: $verb takes one argument" >&2; exit 1; fi
     id=$(target "${words[1]}")
     name=LoaderEntryDefault
-    [ "$verb" = set-default ] || name=LoaderEntryOneShot
+    if [ "$verb" = set-oneshot ]; then
+      name=LoaderEntryOneShot
+      if withoutOneShot; then
+        echo "Failed to set EFI variable '$name': Operation not supported" >&2
+        exit 1
+      fi
+    fi
     setVariable $name "$id"
     ;;
   *)

@@ -44,6 +44,7 @@ fi
 
 # ---- boot loader ---------------------------------------------------------------------------------------------------
 if [ "$action" = switch ] || [ "$action" = boot ]; then
+  [ -z '@loaderSeconds@' ] || sleep '@loaderSeconds@'
   if [ -n '@loaderFails@' ]; then echo "Failed to install bootloader" >&2; exit 1; fi
   if [ -z '@espFull@' ] && ! @installBootLoader@ "$toplevel"; then
     echo "Failed to install bootloader" >&2
