@@ -62,6 +62,8 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 GC_ROOTS = "/nix/var/nix/gcroots/lab-auto-update"
 BUILDER_ROOTS = f"{GC_ROOTS}/builder"
 TARGET_ROOT = f"{GC_ROOTS}/target"
+FROM_ROOT = f"{GC_ROOTS}/from"
+PROVEN_ROOT = f"{GC_ROOTS}/proven"
 
 
 def is_store_path(text: str) -> bool:

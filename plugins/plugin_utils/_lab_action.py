@@ -8,12 +8,15 @@ well. A module that failed because its host went away has to fail like any other
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+
+_POLL = 1.0
 
 
 class LabAction(ActionBase):
@@ -45,14 +48,40 @@ class LabAction(ActionBase):
     def run_module(self, name: str, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run one module on the task's host; a lost connection ends as C(failed) and C(connection_lost)."""
         try:
-            result: dict[str, Any] = self._execute_module(
-                module_name=name, module_args=dict(args), task_vars=task_vars
-            )
+            result: dict[str, Any] = self._execute_module(module_name=name, module_args=dict(args), task_vars=task_vars)
         except AnsibleConnectionFailure as error:
             return connection_lost(str(error))
         if result.pop("unreachable", False):
             return connection_lost(str(result.get("msg", "")))
         return result
+
+    def claim(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run lab_claim with its action plugin, which knows this controller."""
+        task = self._task.copy()
+        task.args = dict(args)
+        plugin = self._shared_loader_obj.action_loader.get(
+            "homelab.nixos.lab_claim",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
+        )
+        result: dict[str, Any] = plugin.run(task_vars=task_vars)
+        return result
+
+    def until(
+        self, ask: Callable[[], dict[str, Any]], good: Callable[[dict[str, Any]], bool], seconds: float
+    ) -> dict[str, Any]:
+        """Ask, each time over a new connection, until the answer is C(good) or C(seconds) have passed."""
+        end = time.monotonic() + seconds
+        while True:
+            self.fresh_connection()
+            result = ask()
+            if good(result) or time.monotonic() > end:
+                return result
+            time.sleep(_POLL)
 
     def fresh_connection(self) -> None:
         """Throw the persistent connection away, so that the next command has to log in again."""

@@ -1,0 +1,262 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The door to C(/var/lib/lab-auto-update): every file that a module keeps there, it keeps through here.
+
+A file is there as a whole, old or new, whenever a writer is killed or the power goes: a temporary file in the same
+directory, fsync, rename, fsync of the directory. Every change is made under one lock, which the boot guard takes too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
+
+DIRECTORY = "/var/lib/lab-auto-update"
+LOCK = "lock"
+TRANSACTION = "transaction.json"
+LAST = "last.json"
+FAILED = "failed.json"
+BOOT_GUARD = "boot-guard"
+
+# the newest are kept
+REMEMBERED = 20
+_LOCK_SECONDS = 10.0
+_POLL = 0.02
+# ours are a few hundred bytes; of whatever else is there, this much is looked at
+_MOST = 1 << 20
+_TORN_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class FailedSystem:
+    """Why a system is not tried again on this host, which run saw it fail, and when (Unix time)."""
+
+    reason: str
+    run_id: str
+    time: int
+
+
+class State:
+    """What this host keeps of its updates. Nothing is touched until one of the methods is called."""
+
+    def __init__(self, directory: str = DIRECTORY) -> None:
+        self.directory = directory
+        self._depth = 0
+
+    def path(self, name: str) -> str:
+        """The path of one of the files."""
+        return os.path.join(self.directory, name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else changes anything within the block; blocks of the same object may be nested."""
+        if self._depth == 0:
+            lock = self._lock()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                os.close(lock)
+
+    def transaction(self) -> Transaction | Torn | None:
+        """Who is changing this host. A note that cannot be read is somebody's: never an exception, and never nobody."""
+        path = self.path(TRANSACTION)
+        try:
+            text = _read(path)
+            return None if text is None else _transaction.parse(text)
+        except Unreadable as error:
+            return Torn(f"{path} cannot be used: {error.what}")
+        except OSError as error:
+            return Torn(f"{path} cannot be read: {error.strerror}.")
+
+    def write(self, transaction: Transaction) -> None:
+        """Make it the note of who is changing this host."""
+        with self.locked():
+            self._replace(TRANSACTION, _transaction.dump(transaction))
+
+    def close(self, outcome: str, reason: str, now: float) -> None:
+        """End what is open: it becomes the last transaction, and the host is nobody's. A torn one is kept as it is."""
+        with self.locked(), _telling(self.path(TRANSACTION)):
+            found = self.transaction()
+            if found is None:
+                raise LabError("Nobody is changing this host, so there is nothing to end.", "Take it first.")
+            if isinstance(found, Torn):
+                kept: dict[str, object] = {"version": _transaction.VERSION, "torn": self._remains()}
+            else:
+                kept = found.as_result()
+            ended = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
+            self._replace(LAST, _transaction.lines(ended))
+            os.unlink(self.path(TRANSACTION))
+            _sync(self.directory)
+
+    def last(self) -> dict[str, object] | None:
+        """The transaction that was ended last, with its end; one that cannot be read is none: nothing hangs on it."""
+        try:
+            data = json.loads(_read(self.path(LAST)) or "null")
+        except (OSError, ValueError, RecursionError):
+            return None
+        return data if isinstance(data, dict) else None
+
+    def failed_systems(self) -> dict[str, FailedSystem]:
+        """The systems that failed here, oldest first. That they cannot be told is an error: any of them may be one."""
+        path = self.path(FAILED)
+        try:
+            text = _read(path)
+            return {} if text is None else _failed_systems(text)
+        except (OSError, ValueError, RecursionError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+            raise Unreadable(
+                f"{path} cannot be read, so it is not known which systems failed on this host: {why}.",
+                f"Look at it and remove it on the host (rm {path}); then those systems are tried again.",
+                {"path": path},
+            ) from error
+
+    def remember_failed(self, system: str, reason: str, run_id: str, now: float) -> None:
+        """From now on C(system) is one that failed here."""
+        with self.locked():
+            failed = self.failed_systems()
+            failed.pop(system, None)
+            failed[system] = FailedSystem(reason, run_id, int(now))
+            self._write_failed(dict(list(failed.items())[-REMEMBERED:]))
+
+    def forget_failed(self, system: str) -> None:
+        """C(system) is not one that failed here, or not any more."""
+        with self.locked():
+            failed = self.failed_systems()
+            if failed.pop(system, None) is not None:
+                self._write_failed(failed)
+
+    def guard_acted(self, run_id: str) -> bool:
+        """Whether the boot guard has put this host back because C(run_id) did not confirm its new system."""
+        try:
+            return (_read(self.path(BOOT_GUARD)) or "").strip() == run_id
+        except OSError:
+            return False
+
+    def _write_failed(self, failed: Mapping[str, FailedSystem]) -> None:
+        systems = {system: vars(entry) for system, entry in failed.items()}
+        self._replace(FAILED, _transaction.lines({"version": _transaction.VERSION, "systems": systems}))
+
+    def _remains(self) -> str:
+        try:
+            return (_read(self.path(TRANSACTION)) or "")[:_TORN_KEPT]
+        except OSError as error:
+            return str(error)
+
+    def _lock(self) -> int:
+        path = self.path(LOCK)
+        end = time.monotonic() + _LOCK_SECONDS
+        with _telling(path):
+            self._make_directory()
+            while True:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # a file that was removed meanwhile locks nothing
+                    if _is_same(descriptor, path):
+                        return descriptor
+                except BlockingIOError:
+                    pass
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                os.close(descriptor)
+                if time.monotonic() > end:
+                    raise LabError(
+                        f"{path} was locked by another process of this host for {_LOCK_SECONDS:g} s.",
+                        f"See who holds it with lslocks or fuser {path}, and try again.",
+                    )
+                time.sleep(_POLL)
+
+    def _make_directory(self) -> None:
+        missing = []
+        path = os.path.abspath(self.directory)
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(missing):
+            with suppress(FileExistsError):
+                os.mkdir(path)
+                # whatever the umask is
+                os.chmod(path, 0o755)
+            _sync(os.path.dirname(path))
+
+    def _replace(self, name: str, text: str) -> None:
+        """Give a file its new contents. The temporary name is fixed: a killed writer leaves one file, not many."""
+        path = self.path(name)
+        temporary = f"{path}.new"
+        with _telling(path):
+            try:
+                with open(temporary, "w", encoding="utf-8") as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.rename(temporary, path)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+            _sync(self.directory)
+
+
+def _failed_systems(text: str) -> dict[str, FailedSystem]:
+    """Read the file of failed systems; ValueError for anything else."""
+    data = json.loads(text)
+    if not isinstance(data, dict) or data.get("version") != _transaction.VERSION:
+        raise ValueError("it is not a list of failed systems of a known version")
+    systems = data.get("systems")
+    if not isinstance(systems, dict):
+        raise ValueError("it has no systems")
+    wanted = {"reason": str, "run_id": str, "time": int}
+    for system, entry in systems.items():
+        if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != wanted:
+            raise ValueError(f"its entry for {system!a} is not reason, run_id and time")
+    return {system: FailedSystem(**entry) for system, entry in systems.items()}
+
+
+def _read(path: str) -> str | None:
+    """The contents of a file, C(None) when there is none. Bytes that are no text do not stop anybody."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST)
+    except FileNotFoundError:
+        return None
+
+
+def _is_same(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sync(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _telling(path: str) -> Iterator[None]:
+    """Errors of the operating system as sentences."""
+    try:
+        yield
+    except OSError as error:
+        raise LabError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Make it writable and see that its disk has room; it is written as root (become).",
+        ) from error

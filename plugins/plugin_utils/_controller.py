@@ -1,0 +1,109 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who this controller is, and whether a run of it is dead. For action plugins, which run in a worker of the run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Process
+
+MACHINE_ID = "/etc/machine-id"
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+# a process that is one of these has ended, and only its parent has not asked for it yet
+_ENDED = ("Z", "X")
+
+
+class Identity(NamedTuple):
+    """This controller, its name for people, and the main process of this run; C(None) where that cannot be told."""
+
+    controller: str
+    name: str
+    process: dict[str, int | str] | None
+
+
+def identity(controller: object = None) -> Identity:
+    """Who is asking: C(controller) when it is set, else this machine, by its host name where it has no machine id."""
+    chosen = machine_id() or name() if controller in (None, "") else _transaction.controller_id(str(controller))
+    # a worker's parent is the run itself
+    found = process(os.getppid())
+    return Identity(chosen, name(), None if found is None else asdict(found))
+
+
+def machine_id() -> str | None:
+    """The id of this machine, C(None) where it has none, as in many containers."""
+    text = _read(MACHINE_ID).strip()
+    return text if re.fullmatch(r"[0-9a-f]{32}", text) else None
+
+
+def name() -> str:
+    """The host name of this machine, for people."""
+    return re.sub(r"[^!-~]", "", platform.node())[:64] or "unnamed"
+
+
+def process(pid: int) -> Process | None:
+    """The identity of a process that runs, C(None) when it cannot be told."""
+    stat = _stat(pid)
+    boot_id = _read(_BOOT_ID).strip()
+    namespace = _pid_namespace()
+    if stat is None or not boot_id or namespace is None:
+        return None
+    return Process(pid=pid, start=stat[1], boot_id=boot_id, pid_namespace=namespace)
+
+
+def is_dead(recorded: Mapping[str, Any] | None, *, same_machine: bool) -> bool:
+    """Whether a process is certainly dead. C(same_machine): it ran on this machine, in this boot or in another."""
+    try:
+        was = _transaction.process(recorded)
+    except Unreadable:
+        return False
+    boot_id = _read(_BOOT_ID).strip()
+    if not boot_id:
+        return False
+    if was.boot_id != boot_id:
+        return same_machine
+    # a container's pids mean nothing outside of it
+    return was.pid_namespace == _pid_namespace() and _is_gone(was)
+
+
+def _is_gone(was: Process) -> bool:
+    if not 0 < was.pid < 2**31:
+        return False
+    try:
+        # also where /proc hides the processes of other users, which then only look gone
+        os.kill(was.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    stat = _stat(was.pid)
+    return stat is not None and (stat[0] in _ENDED or stat[1] != was.start)
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """The state of a process, and when it was started, in clock ticks since the boot."""
+    # the program's name before it may hold anything
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return (fields[0], int(fields[19])) if len(fields) > 19 else None
+
+
+def _pid_namespace() -> int | None:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,208 @@
+"""The verbs of lab_claim, with files that are real and programs that are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _host
+from ansible_collections.homelab.nixos.plugins.module_utils._claim import Claimant, Ending
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import (
+    ClaimLost,
+    Held,
+    Process,
+    Torn,
+    Transaction,
+    Unsettled,
+)
+
+OLD = "/nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1"
+NEW = "/nix/store/xnpa2vcbpn07vxn8zls3gkgz7yf6l0yf-nixos-system-web-26.05.2"
+US = Claimant("tower", "tower", "run-1", Process(4711, 885421, "boot-0", 4026531836), 600)
+THEM = replace(US, controller="laptop", controller_name="laptop")
+DRY = replace(US, dry_run=True)
+
+
+@dataclass
+class Programs:
+    """A host that runs C(NEW) in boot C(boot-1), and what was asked of it beside reading that."""
+
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        data: str | None = None,
+    ) -> Completed:
+        answer = {"grep": f"{_host.BOOT_ID}:boot-1\n", "realpath": f"{NEW}\n"}.get(argv[0])
+        if answer is None:
+            self.asked.append(tuple(argv))
+        return Completed(tuple(argv), 0, answer or "", "")
+
+
+@pytest.fixture
+def run() -> Programs:
+    return Programs()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(str(tmp_path / "lab"))
+
+
+def held(state: State) -> Transaction:
+    found = state.transaction()
+    assert isinstance(found, Transaction)
+    return found
+
+
+def test_taking_is_a_change_once(run: Programs, state: State):
+    assert _claim.take(run, state, US)["changed"]
+    assert (held(state).run_id, held(state).boot_id, held(state).process) == ("run-1", "boot-1", US.process)
+    again = _claim.take(run, state, replace(US, seconds=900))
+    assert not again["changed"]
+    assert again["transaction"] == held(state).as_result()
+    assert held(state).deadline >= held(state).since + 900
+    state.write(replace(held(state), deadline=held(state).since))
+    assert _claim.take(run, state, US)["changed"]
+
+
+def test_a_dry_run_says_the_same_and_leaves_nothing_behind(run: Programs, state: State):
+    assert _claim.take(run, state, DRY)["changed"]
+    assert not _claim.settle(run, state, DRY)["changed"]
+    with pytest.raises(ClaimLost):
+        _claim.renew(run, state, DRY)
+    with pytest.raises(ClaimLost):
+        _claim.release(run, state, DRY, Ending("updated"))
+    assert not os.path.exists(state.directory)
+
+    _claim.take(run, state, US)
+    before = held(state)
+    assert not _claim.take(run, state, DRY)["changed"]
+    assert _claim.renew(run, state, DRY, step="activation", proven=True)["changed"]
+    assert _claim.settle(run, state, DRY)["changed"]
+    assert _claim.release(run, state, DRY, Ending("updated", proven=True))["changed"]
+    for verb in (_claim.take, _claim.settle):
+        with pytest.raises(Held):
+            verb(run, state, replace(THEM, dry_run=True))
+    with pytest.raises(Unsettled):
+        _claim.take(run, state, replace(DRY, run_id="run-2", dead_run="run-1"))
+    assert _claim.settle(run, state, replace(DRY, run_id="run-2", dead_run="run-1"))["changed"]
+    assert held(state) == before
+    assert run.asked == []
+
+
+def test_a_renewal_writes_the_step_and_proves_what_runs(run: Programs, state: State):
+    _claim.take(run, state, US)
+    _claim.renew(run, state, US, step="reboot", guard_seconds=120)
+    assert (held(state).step, held(state).guard_seconds) == ("reboot", 120)
+    _claim.renew(run, state, US, proven=True)
+    assert (held(state).step, held(state).guard_seconds) == ("reboot", 120)
+    # by renaming: there is no moment without a root
+    assert [argv[0] for argv in run.asked] == ["mkdir", "ln", "mv"]
+    assert run.asked[1][-2] == NEW
+    assert run.asked[2][-1] == PROVEN_ROOT
+
+
+def test_only_the_holder_releases_and_it_does_so_once(run: Programs, state: State):
+    _claim.take(run, state, US)
+    with pytest.raises(ClaimLost, match="held by tower"):
+        _claim.release(run, state, THEM, Ending("updated", proven=True))
+    assert _claim.release(run, state, US, Ending("unchanged"))["changed"]
+    assert not _claim.release(run, state, US, Ending("unchanged"))["changed"]
+    with pytest.raises(ClaimLost, match="Nobody holds it"):
+        _claim.release(run, state, THEM, Ending("unchanged"))
+    assert (state.last() or {})["outcome"] == "unchanged"
+    assert run.asked == []
+
+
+def test_a_torn_note_is_nobodys_to_take_renew_or_release(run: Programs, state: State):
+    _claim.take(run, state, US)
+    Path(state.path("transaction.json")).write_text("{")
+    with pytest.raises(Unsettled):
+        _claim.take(run, state, US)
+    with pytest.raises(ClaimLost):
+        _claim.renew(run, state, US)
+    with pytest.raises(ClaimLost):
+        _claim.release(run, state, US, Ending("unchanged"))
+    assert isinstance(state.transaction(), Torn)
+
+
+def test_a_system_that_failed_is_remembered_until_it_went_well(run: Programs, state: State):
+    for ending, remembered in (
+        (Ending("rolled_back", "unconfirmed"), []),
+        (Ending("rolled_back", "web.service is failed.", remember=True), [NEW]),
+        (Ending("held"), [NEW]),
+        (Ending("pending"), []),
+        (Ending("failed", "", remember=True), [NEW]),
+        (Ending("updated"), []),
+    ):
+        _claim.take(run, state, US)
+        state.write(replace(held(state), target=NEW, origin=OLD))
+        _claim.release(run, state, US, ending)
+        assert list(state.failed_systems()) == remembered
+    with pytest.raises(LabError, match="remember goes with a system that failed"):
+        _claim.release(run, state, US, Ending("updated", remember=True))
+
+
+def test_failed_systems_that_cannot_be_told_stop_a_memory_and_not_an_update_that_went_well(run: Programs, state: State):
+    _claim.take(run, state, US)
+    state.write(replace(held(state), target=NEW))
+    Path(state.path("failed.json")).write_text("")
+    with pytest.raises(Unreadable):
+        _claim.release(run, state, US, Ending("rolled_back", remember=True))
+    assert state.transaction() is not None
+    assert _claim.release(run, state, US, Ending("updated"))["changed"]
+
+
+PARAMS: dict[str, Any] = {
+    "state": "taken",
+    "run_id": "run-1",
+    "controller": "tower",
+    "controller_name": "tower",
+    "process": {"pid": 4711, "start": 885421, "boot_id": "boot-0", "pid_namespace": 4026531836},
+    "seconds": 600,
+    "dead_run": None,
+    "step": None,
+    "guard_seconds": None,
+    "outcome": None,
+    "reason": "",
+    "remember": False,
+    "proven": False,
+}
+
+
+def test_the_options_say_who_asks():
+    assert _claim.claimant(PARAMS, False) == US
+    assert _claim.claimant({**PARAMS, "state": "renewed", "step": "reboot", "proven": True}, True) == DRY
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"controller": None}, "without its action plugin"),
+        ({"controller": "a b"}, "lab_controller"),
+        ({"run_id": "../x"}, r"run_id is '\.\./x'"),
+        ({"process": {"pid": 1}}, "process is not"),
+        ({"step": "activation"}, "step goes with state=renewed, not with taken"),
+        ({"guard_seconds": 5}, "guard_seconds goes with"),
+        ({"proven": True}, "proven goes with state=renewed or released"),
+        ({"state": "settled", "outcome": "updated"}, "outcome goes with state=released"),
+        ({"state": "renewed", "remember": True}, "remember goes with"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(change: dict, words: str):
+    with pytest.raises(LabError, match=words):
+        _claim.claimant({**PARAMS, **change}, False)
