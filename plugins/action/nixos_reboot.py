@@ -9,14 +9,17 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.homelab.nixos.plugins.module_utils import _reboot
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import store_path
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
 _SHUTDOWN = "/run/current-system/sw/bin/shutdown"
+# what a login and the start of Python may take on a busy host
+_GRACE = 60
 
 
 class ActionModule(LabAction):
-    """Announce, reboot, wait, and look at what was booted."""
+    """Announce, reboot, wait, look at what was booted, and tell the host that somebody saw it."""
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         _spec, args = self.validate_argument_spec(
@@ -25,41 +28,89 @@ class ActionModule(LabAction):
                 "timeout": {"type": "int", "default": 600},
                 "delay": {"type": "int", "default": 120},
                 "msg": {"type": "str", "default": "Auto-update completed - rebooting"},
+                "run_id": {"type": "str"},
+                "controller": {"type": "str"},
+                "confirm_timeout": {"type": "int", "default": 300},
+                "verify_timeout": {"type": "int", "default": 600},
             }
         )
-        reboot = self._carry_out(args, task_vars)
+        for option in ("timeout", "confirm_timeout", "verify_timeout"):
+            if args[option] < 1:
+                raise LabError(f"{option} is {args[option]}.", "It is a number of seconds, at least 1.")
+        self._task_vars = task_vars
+        reboot = self._carry_out(args)
         return {"changed": reboot.rebooted or (self._task.check_mode and not reboot.failed), **vars(reboot)}
 
-    def _carry_out(self, args: dict[str, Any], task_vars: dict[str, Any]) -> _reboot.Reboot:
+    def _carry_out(self, args: dict[str, Any]) -> _reboot.Reboot:
         expected = store_path(args["expected_system"], "expected_system")
         before = self._look()
-        info = self.run_module("homelab.nixos.nixos_info", {}, task_vars)
+        info = self.run_module("homelab.nixos.nixos_info", {}, self._task_vars)
         if before is None or info.get("failed"):
             words = f"The host was not rebooted, it could not be looked at: {info.get('msg', 'no answer')}"
             return _reboot.not_begun(words, connection_lost=bool(info.get("connection_lost", before is None)))
-        default = info["systems"]["boot_default"]
-        if default != expected:
+        following = info["next_boot"]
+        if following != expected:
+            what = "boot default is" if following == info["systems"]["boot_default"] else "next boot starts"
             return _reboot.not_begun(
-                f"The host was not rebooted: its boot default is {default or 'unknown'}, and not {expected}.", before
+                f"The host was not rebooted: its {what} {following or 'unknown'}, and not {expected}.", before
             )
         if self._task.check_mode:
             return _reboot.not_begun("The host would be rebooted.", before, failed=False)
 
         minutes = math.ceil(args["delay"] / 60)
+        bound = args["timeout"] + 60 * minutes
+        # the way back stays the way back: no boot guard has to watch it, and nobody may take it for the way forward
+        back = (info["transaction"] or {}).get("step") == "rollback"
+        before_it: dict[str, Any] = {} if back else {"step": "reboot", "guard_seconds": args["confirm_timeout"]}
+        after_it = {} if back else {"step": "reboot_verification"}
+        if args["run_id"]:
+            # written before the host goes down: the boot guard reads it
+            claim = self._claim(args, seconds=bound + args["confirm_timeout"] + _GRACE, **before_it)
+            if claim.get("failed"):
+                return _reboot.not_begun(
+                    f"The host was not rebooted: {claim.get('msg', '')}",
+                    before,
+                    connection_lost=bool(claim.get("connection_lost")),
+                )
         when = f"+{minutes}" if minutes else "now"
-        asked = self.run_module(
-            "ansible.legacy.command", {"argv": [_SHUTDOWN, "-r", when, args["msg"]]}, task_vars
-        )
+        asked = self._command([_SHUTDOWN, "-r", when, args["msg"]])
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):
             return _reboot.not_begun(f"The host refused to reboot: {asked.get('stderr') or asked.get('msg')}", before)
-        reboot = _reboot.wait(
-            self._look, before, expected, args["timeout"] + 60 * minutes, clock=time.monotonic, sleep=time.sleep
-        )
+        reboot = _reboot.wait(self._look, before, expected, bound, clock=time.monotonic, sleep=time.sleep)
         if not reboot.rebooted and not reboot.connection_lost:
             # or it comes when nobody watches any more
-            self.run_module("ansible.legacy.command", {"argv": [_SHUTDOWN, "-c"]}, task_vars)
-        return reboot
+            self._command([_SHUTDOWN, "-c"])
+        if reboot.failed or not args["run_id"]:
+            return reboot
+        return _reboot.confirm(
+            lambda: self._confirm(args, reboot, **after_it),
+            self._look,
+            before,
+            reboot,
+            args["confirm_timeout"],
+            clock=time.monotonic,
+            sleep=time.sleep,
+        )
+
+    def _confirm(self, args: dict[str, Any], booted: _reboot.Reboot, **step: str) -> _reboot.Attempt:
+        """Tell the host that it was reached, by all that this takes: ssh, become and Python of the new system."""
+        self.fresh_connection()
+        claim = self._claim(args, seconds=args["verify_timeout"], **step)
+        if not claim.get("failed"):
+            # a step is written down with the boot that it was written in
+            if step and claim["transaction"]["boot_id"] != booted.boot_id_after:
+                return _reboot.Attempt("it was another boot by then.", final=True)
+            return _reboot.Attempt()
+        return _reboot.Attempt(claim.get("msg") or "no answer", final=bool(claim.get("claim_lost")))
+
+    def _claim(self, args: dict[str, Any], **change: Any) -> dict[str, Any]:
+        """Renew the transaction with lab_claim and its action plugin, which knows this controller."""
+        who = {name: args[name] for name in ("run_id", "controller") if args[name]}
+        return self.claim({"state": "renewed", **who, **change}, self._task_vars)
+
+    def _command(self, argv: list[str]) -> dict[str, Any]:
+        return self.run_module("ansible.legacy.command", {"argv": argv}, self._task_vars)
 
     def _look(self) -> _reboot.Seen | None:
         try:

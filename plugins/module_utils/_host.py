@@ -5,20 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _boot_loader as loaders
+from ansible_collections.homelab.nixos.plugins.module_utils._boot_loader import SYSTEMD_BOOT, Entry
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run, check
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._nix import is_store_path, store_path
-from ansible_collections.homelab.nixos.plugins.module_utils._systems import (
-    Parts,
-    Systems,
-    drift,
-    inhibitors,
-    name,
-    reboot_reasons,
-)
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import is_store_path
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import Parts, Systems, inhibitors, name
 
 CURRENT = "/run/current-system"
 BOOTED = "/run/booted-system"
@@ -29,14 +23,26 @@ _LINKED_PARTS = ("kernel", "initrd", "kernel-modules", "systemd")
 _WRITTEN_PARTS = ("kernel-params", "switch-inhibitors", "init-interface-version")
 _GRUB = "/boot/grub/grub.cfg"
 _EXTLINUX = "/boot/extlinux/extlinux.conf"
+_VARIABLE = "/sys/firmware/efi/efivars/{}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+_ONE_SHOT_VARIABLE = _VARIABLE.format("LoaderEntryOneShot")
+_DEFAULT_VARIABLE = _VARIABLE.format("LoaderEntryDefault")
 
 
 @dataclass(frozen=True)
 class BootDefault:
-    """The loader that was found (C(systemd-boot), C(grub), C(extlinux) or C(unknown)), and the system it starts."""
+    """The loader that was found (C(systemd-boot), C(grub), C(extlinux) or C(unknown)), and the system it starts.
+
+    C(next_boot) is another than C(system) while an entry is set for the next boot only, which C(one_shot) loaders can
+    do; C(once) is the id that is set so. C(entry) is the default's, C(entries) are all that could be read.
+    """
 
     loader: str
     system: str | None
+    next_boot: str | None = None
+    one_shot: bool = False
+    entry: Entry | None = None
+    once: str | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,35 +85,60 @@ def resolve(run: Run, paths: Sequence[str]) -> list[str | None]:
 
 def read_systems(run: Run) -> tuple[Systems, str]:
     """The four systems of the host, and the name of its boot loader. A host that is not NixOS is an error."""
+    systems, default = read_boot(run)
+    return systems, default.loader
+
+
+def read_boot(run: Run) -> tuple[Systems, BootDefault]:
+    """The four systems of the host, and all that its boot loader says."""
     current, booted, profile = resolve(run, [CURRENT, BOOTED, PROFILE])
     if current is None:
         raise LabError(
             f"{CURRENT} does not lead to a system.", "This host does not run NixOS; take it out of the inventory."
         )
     default = boot_default(run)
-    return Systems(current, booted, profile, default.system), default.loader
+    return Systems(current, booted, profile, default.system), default
 
 
 def boot_default(run: Run) -> BootDefault:
-    """Ask the boot loader which system it starts by default."""
+    """Ask the boot loader which system it starts by default, and which next."""
     # bootctl exits non-zero where there is no EFI system partition
     listed = run(["bootctl", "list", "--json=short", "--no-pager"])
-    if listed.ok and (system := loaders.from_bootctl(listed.stdout)):
-        return BootDefault("systemd-boot", system)
-    texts = read_files(run, [_GRUB, _EXTLINUX])
-    if _GRUB in texts:
-        return BootDefault("grub", loaders.from_grub(texts[_GRUB]))
-    if _EXTLINUX in texts:
-        return BootDefault("extlinux", loaders.from_extlinux(texts[_EXTLINUX]))
-    return BootDefault("systemd-boot" if listed.ok and listed.stdout.strip() not in ("", "[]") else "unknown", None)
+    entries = loaders.entries_of(listed.stdout) if listed.ok else []
+    # what it could not find out is no reason to keep the rest to itself
+    status = loaders.from_status(run(["bootctl", "status", "--no-pager"]).stdout)
+    configuration = f"{status.esp or '/boot'}/loader/loader.conf"
+    texts = read_files(run, [configuration, _ONE_SHOT_VARIABLE, _DEFAULT_VARIABLE, _GRUB, _EXTLINUX])
+    # older versions of bootctl do not tell of these
+    status = replace(
+        status,
+        one_shot=status.one_shot or loaders.from_efi_variable(texts.get(_ONE_SHOT_VARIABLE, "")),
+        default=status.default or loaders.from_efi_variable(texts.get(_DEFAULT_VARIABLE, "")),
+    )
+    default, following = loaders.default_and_next(entries, status, texts.get(configuration, ""))
+    if default is not None and default.system is not None:
+        return BootDefault(
+            SYSTEMD_BOOT,
+            default.system,
+            next_boot=following.system if following is not None else None,
+            # images are written by other installers than NixOS's, and not for other profiles
+            one_shot=status.can_boot_once and not default.unified,
+            entry=default,
+            once=status.one_shot,
+            entries=tuple(entries),
+        )
+    for loader, path, read in (("grub", _GRUB, loaders.from_grub), ("extlinux", _EXTLINUX, loaders.from_extlinux)):
+        if path in texts:
+            entry = read(texts[path])
+            system = entry.system if entry is not None else None
+            return BootDefault(loader, system, system, entry=entry, entries=() if entry is None else (entry,))
+    return BootDefault(SYSTEMD_BOOT if entries else "unknown", None, once=status.one_shot, entries=tuple(entries))
 
 
 def parts(run: Run, systems: Sequence[str]) -> list[Parts]:
     """What of each of C(systems) takes effect at boot only."""
     links = resolve(run, [f"{system}/{part}" for system in systems for part in _LINKED_PARTS])
-    texts = read_files(
-        run, [f"{system}/{part}" for system in systems for part in _WRITTEN_PARTS]
-    )
+    texts = read_files(run, [f"{system}/{part}" for system in systems for part in _WRITTEN_PARTS])
     found = []
     for number, system in enumerate(systems):
         kernel, initrd, modules, systemd = (
@@ -180,23 +211,3 @@ def boot_id(run: Run) -> str:
     if not text:
         raise Unreadable(f"{BOOT_ID} cannot be read.", "A reboot cannot be told from none without it.")
     return text
-
-
-def look(run: Run, target: str | None) -> dict[str, object]:
-    """Everything that nixos_info returns. C(target) is a system to compare with, the running one by default."""
-    systems, loader = read_systems(run)
-    # read_systems refuses a host without a current system
-    current = str(systems.current)
-    aim = current if target is None else store_path(target, "target")
-    reasons = reboot_reasons(*parts(run, [systems.booted or current, current, aim]))
-    return {
-        "systems": dict(vars(systems)),
-        "drift": drift(systems),
-        "boot_loader": loader,
-        "boot_id": boot_id(run),
-        "current": describe(run, current).as_result(),
-        "generations": generations(run),
-        "failed_units": failed_units(run),
-        "reboot_required": bool(reasons),
-        "reboot_reasons": reasons,
-    }

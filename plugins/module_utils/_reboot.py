@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import name
 
@@ -33,8 +33,23 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """How one attempt to confirm a boot went: C(words) say why it did not, and C(final) that none ever will."""
+
+    words: str = ""
+    final: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not self.words
+
+
+@dataclass(frozen=True)
 class Reboot:
-    """How a reboot went, every field always set; C(failed) unless the expected system was booted by a new boot."""
+    """How a reboot went, every field always set; C(failed) unless the expected system was booted by a new boot.
+
+    C(went_back): the new boot is of the system that was booted before. C(confirmed): the host knows that it was seen.
+    """
 
     rebooted: bool
     boot_id_before: str | None
@@ -44,6 +59,8 @@ class Reboot:
     connection_lost: bool
     failed: bool
     msg: str
+    went_back: bool = False
+    confirmed: bool = False
 
 
 def answer(text: str) -> Seen | None:
@@ -70,12 +87,17 @@ def wait(
         last = look()
         if last is not None and last.boot_id != before.boot_id:
             good = last.booted == expected
-            message = (
-                f"Booted {name(last.booted)}."
-                if good
-                else f"Booted {last.booted}, and not {expected}: the boot loader fell back, or was told otherwise."
+            return Reboot(
+                rebooted=True,
+                boot_id_before=before.boot_id,
+                boot_id_after=last.boot_id,
+                booted_system=last.booted,
+                elapsed=clock() - began,
+                connection_lost=False,
+                failed=not good,
+                msg=f"Booted {name(last.booted)}." if good else f"{_what(last, before)}, and not {expected}.",
+                went_back=not good and last.booted == before.booted,
             )
-            return Reboot(True, before.boot_id, last.boot_id, last.booted, clock() - began, False, not good, message)
         sleep(_POLL)
     waited = f"{timeout:g} s after it was told to reboot"
     message = (
@@ -86,8 +108,59 @@ def wait(
     return Reboot(False, before.boot_id, None, None, clock() - began, last is None, True, message)
 
 
+def confirm(
+    attempt: Callable[[], Attempt],
+    look: Callable[[], Seen | None],
+    before: Seen,
+    booted: Reboot,
+    timeout: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Reboot:
+    """Try to confirm the boot that C(booted) saw, for C(timeout) seconds, which is as long as the host waits for it.
+
+    A host that was not confirmed is looked at again: its boot guard may have put it back meanwhile, and then it is
+    another boot that would be confirmed.
+    """
+    began = clock()
+    while True:
+        done = attempt()
+        if done.ok:
+            return replace(booted, confirmed=True, elapsed=booted.elapsed + clock() - began)
+        last = look()
+        again = last is not None and last.boot_id != booted.boot_id_after
+        if done.final or again or clock() - began >= timeout:
+            break
+        sleep(_POLL)
+    words = " ".join(done.words.split())
+    unconfirmed = f"The host booted {booted.booted_system}, but that could not be confirmed: {words.rstrip('.')}."
+    if last is None:
+        message = f"{unconfirmed} It does not answer any more."
+    elif again:
+        message = f"{unconfirmed} It has rebooted since then. {_what(last, before)}."
+    else:
+        message = f"{unconfirmed} If it has a boot guard, it goes back by itself."
+    return replace(
+        booted,
+        failed=True,
+        msg=message,
+        elapsed=booted.elapsed + clock() - began,
+        connection_lost=last is None,
+        boot_id_after=last.boot_id if last is not None else booted.boot_id_after,
+        booted_system=last.booted if last is not None else booted.booted_system,
+        went_back=again and last is not None and last.booted == before.booted,
+    )
+
+
 def not_begun(
     message: str, before: Seen | None = None, *, connection_lost: bool = False, failed: bool = True
 ) -> Reboot:
     """The result of a reboot that was not asked for."""
     return Reboot(False, before.boot_id if before else None, None, None, 0.0, connection_lost, failed, message)
+
+
+def _what(seen: Seen, before: Seen) -> str:
+    """What was booted, of which system nobody wanted that."""
+    if seen.booted == before.booted:
+        return f"Booted {seen.booted}, the system from before: the boot loader or the boot guard went back to it"
+    return f"Booted {seen.booted}: the boot loader fell back, or was told otherwise"

@@ -10,7 +10,8 @@ short_description: Look at the systems of a NixOS host
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
-  - Tells which systems a NixOS host runs, has booted, has as its profile and would boot next, and whether these agree.
+  - Tells which systems a NixOS host runs, has booted, has as its profile and would boot next, and whether these agree,
+    how it recovers from a boot that goes wrong, who is changing it, and which systems failed on it.
   - The boot default is read from the boot loader (systemd-boot through C(bootctl), GRUB, or extlinux), never inferred
     from the system profile.
   - Reads only.
@@ -18,7 +19,8 @@ options:
   target:
     description:
       - Store path of a system that is on the host.
-      - With it, RV(reboot_reasons) tells what of that system only a reboot brings; without it, what of the running one.
+      - With it, RV(reboot_reasons) tells what of that system only a reboot brings, and RV(boot_recovery) how the host
+        comes back if that system does not boot; without it, it is the running one that is looked at.
     type: path
 requirements:
   - NixOS with Python 3.11 or newer, Nix 2.26 or newer, systemd 250 or newer
@@ -88,6 +90,102 @@ boot_id:
   returned: success
   type: str
   sample: 5c5b9cf9-0a3c-4a57-9b1e-1f2d8a1c2b3d
+next_boot:
+  description:
+    - What the next boot starts, V(null) where it cannot be told. It is another system than the default while the boot
+      loader has an entry for the next boot only.
+  returned: success
+  type: str
+  sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
+one_shot:
+  description: Whether the boot loader can start an entry once, and its default the time after that.
+  returned: success
+  type: bool
+  sample: true
+boot_guard:
+  description:
+    - Whether the running system has C(lab-auto-update-boot-guard.service), by which a host goes back by itself when
+      nobody confirms the system that it has booted.
+  returned: success
+  type: bool
+  sample: true
+target_boot_guard:
+  description: Whether O(target) has it.
+  returned: when O(target) is given
+  type: bool
+  sample: true
+passphrase_at_boot:
+  description:
+    - Whether somebody may have to type a passphrase before this host has booted, because a disk that the boot needs is
+      encrypted.
+    - A key in a TPM, on a network or in a file looks the same. V(true) as well when it cannot be told.
+  returned: success
+  type: bool
+  sample: false
+boot_recovery:
+  description:
+    - How the host comes back from a system that does not boot, or that nobody reaches after its boot.
+    - V(automatic) is by itself, on RV(one_shot), the boot guard and a hardware watchdog that systemd feeds.
+    - V(on_reset) is by any reset or power cycle. It may come by itself, but a system that hangs is reset by nobody.
+    - V(manual) is by a person at the console, who chooses an older entry or types a passphrase.
+  returned: success
+  type: str
+  sample: on_reset
+boot_space:
+  description: Room on the boot file system, in bytes.
+  returned: when O(target) is given
+  type: dict
+  contains:
+    needed:
+      description: What O(target) needs there beyond what is there already.
+      type: int
+    free:
+      description: What is free.
+      type: int
+  sample:
+    needed: 41943040
+    free: 402653184
+transaction:
+  description:
+    - Who is changing this host, and how far they got, as in C(/var/lib/lab-auto-update/transaction.json). V(null) is
+      nobody.
+    - With the key C(torn) alone, which says why the file cannot be read, it is somebody of whom nobody knows more.
+  returned: success
+  type: dict
+  sample:
+    version: 1
+    controller: 4f8a2d1e6b7c4d0f9e3a5b6c7d8e9f01
+    controller_name: control
+    run_id: 20261122T020000Z-7f3a
+    process: {pid: 4711, start: 81021, boot_id: 5c5b9cf9-0a3c-4a57-9b1e-1f2d8a1c2b3d, pid_namespace: 4026531836}
+    since: 1795312800
+    deadline: 1795313400
+    step: verification
+    boot_id: 0b7a2c1d-6d9e-4f0a-8c3b-5e4d3c2b1a09
+    from: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
+    target: /nix/store/xnpa2vcbpn07vxn8zls3gkgz7yf6l0yf-nixos-system-web-26.05.2
+    failed_units: []
+    verified: false
+    guard_seconds: null
+    guard_until: null
+failed_systems:
+  description:
+    - The systems that failed on this host, by store path, each with C(reason), C(run_id) and C(time).
+    - With the key C(torn) alone, which says why the list cannot be read and what to do about it, it may be any.
+  returned: success
+  type: dict
+  sample:
+    /nix/store/xnpa2vcbpn07vxn8zls3gkgz7yf6l0yf-nixos-system-web-26.05.2:
+      reason: "Units failed with the new system: nginx.service."
+      run_id: 20261121T020000Z-0b2c
+      time: 1795226700
+last:
+  description:
+    - The transaction that was ended last, with C(outcome), C(reason) and C(ended). V(null) when there is none that
+      could be read.
+  returned: success
+  type: dict
+  sample: null
 current:
   description: The running system as people know it.
   returned: success
@@ -110,6 +208,11 @@ current:
     kernel: linux-6.12.1
     nixos_version: 26.05.1
     system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
+proven:
+  description: The system that passed its verification last, V(null) when none did yet.
+  returned: success
+  type: str
+  sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
 generations:
   description: The generations of the system profile, newest first.
   returned: success
@@ -151,15 +254,16 @@ reboot_reasons:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nixos.plugins.module_utils import _host
+from ansible_collections.homelab.nixos.plugins.module_utils import _info
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"target": {"type": "path"}}, supports_check_mode=True)
     try:
-        module.exit_json(changed=False, **_host.look(door(module), module.params["target"]))
+        module.exit_json(changed=False, **_info.look(door(module), State(), module.params["target"]))
     except LabError as error:
         module.fail_json(msg=str(error), **error.data)
 

@@ -13,7 +13,11 @@ description:
   - Announces the reboot to whoever is logged in, reboots, waits for a bounded time, and then looks at which boot this
     is and which system was booted.
   - A reboot is proven by a new boot id and by C(/run/booted-system), never by an uptime or by a host that answers.
-  - Refuses to reboot a host whose boot default is not O(expected_system).
+  - Refuses to reboot a host whose next boot would start anything but O(expected_system), be it the boot default or an
+    entry for the next boot only.
+  - With O(run_id), the transaction of that run, see M(homelab.nixos.lab_claim), says before the reboot that it comes,
+    and afterwards, over a new connection with C(become) and Python, that the new boot was reached. A host with the boot
+    guard goes back by itself to the system it came from when nobody says so.
   - M(ansible.builtin.reboot) looks for C(shutdown) in places that NixOS does not have, and never notices that another
     system booted than the one that was meant.
 options:
@@ -34,6 +38,22 @@ options:
     description: What people who are logged in are told.
     type: str
     default: Auto-update completed - rebooting
+  run_id:
+    description: The run that holds the host. Without it, nothing is written to the host's transaction.
+    type: str
+  controller:
+    description: The controller of that run, as in O(homelab.nixos.lab_claim#module:controller).
+    type: str
+  confirm_timeout:
+    description:
+      - How long the boot guard waits after its own start until it puts the host back, in seconds, and how long it is
+        tried to confirm the new boot.
+    type: int
+    default: 300
+  verify_timeout:
+    description: How long the verification after the reboot may take, in seconds. The boot guard waits for it.
+    type: int
+    default: 600
 attributes:
   check_mode:
     support: full
@@ -57,6 +77,13 @@ EXAMPLES = r"""
   homelab.nixos.nixos_reboot:
     expected_system: "{{ target }}"
     timeout: 300
+  become: true
+
+- name: Reboot under a claim, and let the host go back if it cannot be reached afterwards
+  homelab.nixos.nixos_reboot:
+    expected_system: "{{ target }}"
+    run_id: 20261122T020000Z-7f3a
+    confirm_timeout: 300
   become: true
 """
 
@@ -86,6 +113,18 @@ elapsed:
   returned: always
   type: float
   sample: 31.4
+went_back:
+  description:
+    - Whether the host has booted the system that was booted before, and not O(expected_system). The boot loader or the
+      boot guard went back to it.
+  returned: always
+  type: bool
+  sample: false
+confirmed:
+  description: Whether the host was told that its new boot was reached; V(false) without O(run_id).
+  returned: always
+  type: bool
+  sample: true
 connection_lost:
   description: Whether the host did not answer in the end.
   returned: always
@@ -103,6 +142,10 @@ def main() -> None:
             "timeout": {"type": "int", "default": 600},
             "delay": {"type": "int", "default": 120},
             "msg": {"type": "str", "default": "Auto-update completed - rebooting"},
+            "run_id": {"type": "str"},
+            "controller": {"type": "str"},
+            "confirm_timeout": {"type": "int", "default": 300},
+            "verify_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )

@@ -1,0 +1,94 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Everything that nixos_info tells of a host. Looks, and changes nothing."""
+
+from __future__ import annotations
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _boot_once, _host, _recovery
+from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT, store_path
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import drift, reboot_reasons
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn
+
+BOOT_GUARD = "lab-auto-update-boot-guard.service"
+_WATCHDOG = "--property=RuntimeWatchdogUSec,WatchdogDevice,WatchdogLastPingTimestampMonotonic"
+
+
+def look(run: Run, state: State, target: str | None) -> dict[str, object]:
+    """What nixos_info returns. C(target) is a system to compare with, the running one by default."""
+    systems, boot = _host.read_boot(run)
+    # read_boot refuses a host without a current system
+    current = str(systems.current)
+    aim = current if target is None else store_path(target, "target")
+    reasons = reboot_reasons(*_host.parts(run, [systems.booted or current, current, aim]))
+    guard = has_boot_guard(run, current)
+    found: dict[str, object] = {}
+    target_guard = guard
+    if target is not None:
+        target_guard = has_boot_guard(run, aim)
+        space = _boot_once.space(run, aim, boot)
+        found = {"target_boot_guard": target_guard, "boot_space": {"needed": space.needed, "free": space.free}}
+    passphrase = asks_for_passphrase(run)
+    return found | {
+        "systems": dict(vars(systems)),
+        "drift": drift(systems),
+        "boot_loader": boot.loader,
+        "boot_id": _host.boot_id(run),
+        "next_boot": boot.next_boot,
+        "one_shot": boot.one_shot,
+        "boot_guard": guard,
+        "passphrase_at_boot": passphrase,
+        "boot_recovery": _recovery.grade(
+            one_shot=boot.one_shot, passphrase=passphrase, guard=target_guard, watchdog=has_watchdog(run)
+        ),
+        "current": _host.describe(run, current).as_result(),
+        "generations": _host.generations(run),
+        "failed_units": _host.failed_units(run),
+        "reboot_required": bool(reasons),
+        "reboot_reasons": reasons,
+        "transaction": transaction(state),
+        "failed_systems": failed_systems(state),
+        "last": state.last(),
+        "proven": _host.resolve(run, [PROVEN_ROOT])[0],
+    }
+
+
+def has_boot_guard(run: Run, system: str) -> bool:
+    """Whether C(system) goes back by itself when nobody confirms it after its boot."""
+    return run(["test", "-e", f"{system}/etc/systemd/system/{BOOT_GUARD}"]).ok
+
+
+def has_watchdog(run: Run) -> bool:
+    """Whether the hardware resets this host when it hangs."""
+    done = run(["systemctl", "show", _WATCHDOG])
+    return done.ok and _recovery.watchdog_in_use(properties(done.stdout))
+
+
+def asks_for_passphrase(run: Run) -> bool:
+    """Whether somebody has to be there when this host boots; also when that cannot be told."""
+    done = run(["lsblk", "--json", "--output", "NAME,TYPE,FSTYPE,MOUNTPOINTS"])
+    asks = _recovery.asks_for_passphrase(done.stdout) if done.ok else None
+    if asks is False and _recovery.has_zfs(done.stdout):
+        keys = run(["zfs", "get", "-H", "-t", "filesystem,volume", "-o", "value", "keylocation"])
+        asks = _recovery.zfs_asks_for_passphrase(keys.stdout) if keys.ok else None
+    return asks is not False
+
+
+def transaction(state: State) -> dict[str, object] | None:
+    """Who is changing this host."""
+    found = state.transaction()
+    if isinstance(found, Torn):
+        return {"torn": found.reason}
+    return None if found is None else found.as_result()
+
+
+def failed_systems(state: State) -> dict[str, object]:
+    """The systems that failed here."""
+    try:
+        return {system: dict(vars(failed)) for system, failed in state.failed_systems().items()}
+    except Unreadable as error:
+        # whoever asks has to see it, and has to see the rest as well
+        return {"torn": str(error)}
