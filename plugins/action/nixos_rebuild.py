@@ -3,37 +3,123 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+
+# what starting Python, and a login, may take on a busy host
+_GRACE = 60.0
+_CHANGING = ("test", "switch", "boot", "boot_once", "rollback")
 
 
 class ActionModule(LabAction):
-    """Runs the module, and after an activation makes sure that the host still lets somebody in."""
+    """Runs the module under a claim, follows it through lost connections, and confirms what it has activated."""
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        args = {"action": "switch", **self._task.args}
-        if args["action"] not in ("test", "switch"):
-            return self.run_module(self._task.action, args, task_vars)
+        _spec, checked = self.validate_argument_spec(
+            argument_spec={
+                "action": {"type": "str", "default": "switch"},
+                "timeout": {"type": "int", "default": 1800},
+                "confirm_timeout": {"type": "int", "default": 120},
+                "verify_timeout": {"type": "int", "default": 600},
+                "reboot_timeout": {"type": "int", "default": 600},
+                **{name: {"type": "raw"} for name in self._task.args if name not in _OWN},
+            }
+        )
+        self._seconds = {name: float(checked[name]) for name in _OWN if name != "action"}
+        self._task_vars = task_vars
+        args = {**self._task.args, "action": checked["action"]}
+        if args["action"] not in _CHANGING:
+            return self._module(args)
+        if self._task.check_mode:
+            return self._dry(args)
+        args["controller"] = _controller.identity(args.get("controller")).controller
+        if args.get("run_id"):
+            return self._change(args)
+        return self._change_under_a_claim_of_our_own(args)
 
-        tested = self.run_module(self._task.action, {**args, "action": "test", "guarded": True}, task_vars)
-        if self._task.check_mode and args["action"] == "switch" and not tested.get("failed"):
+    def _dry(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        tested = self._module({**args, "action": "test" if args["action"] == "switch" else args["action"]})
+        if args["action"] == "switch" and not tested.get("failed"):
             tested["changed"] = tested["changed"] or not tested["boot_default"]
-        if self._task.check_mode or tested.get("failed"):
-            return tested
+        return tested
 
-        # a connection that was open before the activation proves nothing: sshd, become and Python all have to work anew
-        self.fresh_connection()
-        answer = self.run_module("homelab.nixos.nixos_info", {}, task_vars)
-        if answer.get("failed"):
-            return {**tested, **answer, "changed": True}
-        if args["action"] == "test":
-            return tested
+    def _change_under_a_claim_of_our_own(self, args: dict[str, Any]) -> dict[str, Any]:
+        args["run_id"] = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        who = {"run_id": args["run_id"], "controller": args["controller"]}
+        claim = self._claim({**who, "state": "taken", "seconds": int(self._seconds["timeout"])})
+        if claim.get("failed"):
+            return {"ending": "not_begun", **claim}
+        result = self._change(args)
+        released = {**who, "state": "released", "outcome": "updated", "reason": ""}
+        if result.get("failed"):
+            if result.get("ending") not in ("not_begun", "refused", "reboot_needed"):
+                back = self._change({**who, "action": "rollback"})
+                result["reverted"] = not back.get("failed")
+                result["msg"] = f"{result.get('msg', '')} {back.get('msg', '')}".strip()
+                result["activated"] = False
+            word = "rolled_back" if result.get("reverted") else "failed"
+            released |= {"outcome": word, "reason": result.get("msg", "")}
+        closed = self._claim(released)
+        if closed.get("failed") and not result.get("failed"):
+            return {**result, "failed": True, "msg": closed.get("msg", "")}
+        return result
 
-        default = self.run_module(self._task.action, {**args, "action": "boot"}, task_vars)
+    def _change(self, args: dict[str, Any]) -> dict[str, Any]:
+        if args["action"] == "rollback":
+            return self._persist(args, self._seconds["reboot_timeout"])
+        if args["action"] in ("boot", "boot_once"):
+            return self._persist(args, self._seconds["verify_timeout"])
+        tested = self._test({**args, "action": "test"})
+        if tested.get("failed") or args["action"] == "test":
+            return tested
+        default = self._persist({**args, "action": "boot"}, self._seconds["verify_timeout"])
         merged = {**tested, **default}
         for key in ("before", "packages", "units", "output", "diff"):
             merged[key] = tested[key]
-        merged["changed"] = tested["changed"] or default["changed"]
+        merged["changed"] = tested["changed"] or default.get("changed", True)
         merged["durations"] = {**tested["durations"], **default.get("durations", {})}
         return merged
+
+    def _test(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Activate, however often the connection is lost meanwhile, and confirm it over a new one."""
+        bound = self._seconds["timeout"] + self._seconds["confirm_timeout"]
+        result = self._module({**args, "phase": "activate"})
+        if not _answered(result):
+            result = self.until(lambda: self._module({**args, "phase": "follow"}), _answered, bound + _GRACE)
+        if result.get("failed"):
+            # after a loss nobody knows what became of it, and that is what `changed` has to say
+            return result if _answered(result) else {**result, "changed": True, "ending": "unknown"}
+        # a connection that was open before the activation proves nothing: ssh, become and Python have to work anew
+        answer = self.until(
+            lambda: self._module({**args, "phase": "confirm"}),
+            lambda answer: not answer.get("failed") or bool(answer.get("reverted") or answer.get("claim_lost")),
+            self._seconds["confirm_timeout"],
+        )
+        if not answer.get("failed"):
+            return result
+        words = f"The host could not be confirmed over a new connection: {answer.get('msg', '')}"
+        return {**result, "ending": "unconfirmed", **answer, "failed": True, "changed": True, "msg": words}
+
+    def _persist(self, args: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Run a step that may be run again, until the host has answered how it ended."""
+        result = self._module(args)
+        return result if _answered(result) else self.until(lambda: self._module(args), _answered, seconds + _GRACE)
+
+    def _module(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        return self.run_module(self._task.action, args, self._task_vars)
+
+    def _claim(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        return self.claim(args, self._task_vars)
+
+
+_OWN = ("action", "timeout", "confirm_timeout", "verify_timeout", "reboot_timeout")
+
+
+def _answered(result: Mapping[str, Any]) -> bool:
+    """Whether the module itself has told how it ended: not where the way to it, its Python or its sudo was gone."""
+    return not (result.get("connection_lost") or "module_stdout" in result)

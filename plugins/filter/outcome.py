@@ -15,9 +15,10 @@ description:
 options:
   _input:
     description:
-      - The registered results by step. The steps are V(probe), V(gate), V(prepare), V(copy), V(look_again),
-        V(gate_again), V(activation), V(verification), V(commit), V(reboot), V(reboot_verification), V(proof),
-        V(rollback), V(rollback_reboot), V(rollback_verification), V(rollback_proof) and V(goodbye).
+      - The registered results by step. The steps are V(probe), V(settle), V(gate), V(prepare), V(copy), V(claim),
+        V(look_again), V(gate_again), V(activation), V(verification), V(commit), V(boot_once), V(reboot),
+        V(reboot_verification), V(commit_booted), V(proof), V(rollback), V(rollback_reboot), V(rollback_verification),
+        V(rollback_proof), V(release) and V(goodbye).
     type: dict
     required: true
   target:
@@ -29,6 +30,10 @@ options:
     default: false
   dry_run:
     description: Whether the steps were made in check mode.
+    type: bool
+    default: false
+  retry_failed:
+    description: Whether a system that failed on this host before is tried again.
     type: bool
     default: false
 """
@@ -47,7 +52,8 @@ _value:
   description:
     - V(outcome), the word; V(reason), a sentence; V(bad), whether the run has failed because of it; V(decided), whether
       there is nothing left to do for this host tonight; V(must_be_put_back), whether the host may run or boot another
-      system than the one it came from.
+      system than the one it came from; V(proven), whether the running system has passed its verification;
+      V(remember), whether it was the system that failed, which is then not tried here again.
   type: dict
 """
 
@@ -58,15 +64,21 @@ from ansible_collections.homelab.nixos.plugins.module_utils import _outcome
 
 
 def outcome(
-    evidence: Mapping[str, Any], target: str | None = None, adopt_drift: bool = False, dry_run: bool = False
+    evidence: Mapping[str, Any],
+    target: str | None = None,
+    adopt_drift: bool = False,
+    dry_run: bool = False,
+    retry_failed: bool = False,
 ) -> dict[str, Any]:
-    told = _outcome.outcome(evidence, target or None, adopt_drift, dry_run)
+    told = _outcome.outcome(evidence, target or None, adopt_drift, dry_run, retry_failed)
     return {
         "outcome": told.word,
         "reason": told.reason,
         "bad": told.bad,
         "decided": told.decided,
-        "must_be_put_back": _outcome.must_be_put_back(evidence, target),
+        "must_be_put_back": _outcome.must_be_put_back(evidence, target or None),
+        "proven": told.word in ("updated", "pending"),
+        "remember": told.remember,
     }
 
 

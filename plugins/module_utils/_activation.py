@@ -25,6 +25,8 @@ class Ending(Enum):
     REBOOT_NEEDED = "reboot_needed"
     TIMED_OUT = "timed_out"
     KILLED = "killed"
+    UNCONFIRMED = "unconfirmed"
+    REVERTED = "reverted"
     NOT_BEGUN = "not_begun"
     UNKNOWN = "unknown"
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
-from ansible_collections.homelab.nixos.plugins.module_utils._systems import name
 
 Word = Literal[
     "updated",
@@ -31,36 +30,48 @@ BAD: frozenset[str] = frozenset({"failed", "rolled_back", "rollback_failed", "lo
 
 STEPS = (
     "probe",
+    "settle",
     "gate",
     "prepare",
     "copy",
+    "claim",
     "look_again",
     "gate_again",
     "activation",
     "verification",
     "commit",
+    "boot_once",
     "reboot",
     "reboot_verification",
+    "commit_booted",
     "proof",
     "rollback",
     "rollback_reboot",
     "rollback_verification",
     "rollback_proof",
+    "release",
     "goodbye",
 )
 # in these the host is changed, so a host that goes away during one of them is lost
-_CHANGING = STEPS[STEPS.index("activation") :]
+_CHANGING = tuple(step for step in STEPS[STEPS.index("activation") :] if step != "release")
+# after these an untouched host may boot something else all the same
+_BOOTING = ("commit", "boot_once")
 
 Evidence = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One outcome word of the night and why; C(decided): nothing that is still to be done tonight can change it."""
+    """One outcome word of the night and why.
+
+    C(decided): nothing that is still to be done tonight can change it. C(remember): it was the system that failed here,
+    and it is not tried again until it changes.
+    """
 
     word: Word
     reason: str = ""
     decided: bool = True
+    remember: bool = False
 
     @property
     def bad(self) -> bool:
@@ -68,11 +79,15 @@ class Outcome:
 
 
 def outcome(
-    evidence: Mapping[str, Any], target: str | None, adopt_drift: bool = False, dry_run: bool = False
+    evidence: Mapping[str, Any],
+    target: str | None,
+    adopt_drift: bool = False,
+    dry_run: bool = False,
+    retry_failed: bool = False,
 ) -> Outcome:
     """The outcome of a host for which C(target) is the system wanted, C(None) when none was built."""
     made = steps(evidence)
-    early = _before_the_rollout(made, target, adopt_drift)
+    early = _before_the_rollout(made, target, adopt_drift, retry_failed)
     # without a target, every way through the steps before the rollout ends in an outcome
     return early if early is not None else _of_the_rollout(made, str(target), dry_run)
 
@@ -88,15 +103,19 @@ def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     if made.get("look_again", {}).get("systems", {}).get("current") == target:
         # it has had the target before tonight, and going back to that would be no way back
         return False
-    return "activation" in made and (not _is_untouched(made["activation"]) or "commit" in made)
+    if "activation" not in made or (target is not None and _is_well(made, target)):
+        return False
+    return not _is_untouched(made["activation"]) or any(step in made for step in _BOOTING)
 
 
-def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -> Outcome | None:
+def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool, retry_failed: bool) -> Outcome | None:
     probe, gate, prepare = made.get("probe", {}), made.get("gate", {}), made.get("prepare", {})
     if not probe or _lost(probe):
         return Outcome("unreachable", _message(probe))
     if "systems" not in probe:
         return Outcome("deferred", f"The host could not be looked at: {_message(probe)}")
+    if made.get("settle", {}).get("failed"):
+        return _unsettled(made["settle"])
     if _lost(gate):
         return Outcome("unreachable", _message(gate))
     if not gate.get("healthy"):
@@ -109,6 +128,16 @@ def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -
     same = systems["current"] == systems["profile"] == systems["boot_default"] == target
     if same and not probe["reboot_required"]:
         return Outcome("unchanged")
+    failed_systems = probe.get("failed_systems", {})
+    if "torn" in failed_systems:
+        return Outcome("deferred", str(failed_systems["torn"]))
+    failed_before = failed_systems.get(target)
+    if failed_before and not retry_failed:
+        return Outcome(
+            "held",
+            f"This system failed here in run {failed_before['run_id']}: {failed_before['reason']}"
+            " It is tried again when it changes, or with lab_retry_failed.",
+        )
     copy = made.get("copy", {})
     if copy.get("failed"):
         return Outcome("failed", f"The new system did not reach the host: {_message(copy)}")
@@ -116,11 +145,13 @@ def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool) -
 
 
 def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
-    look, gate, activation = (made.get(step, {}) for step in ("look_again", "gate_again", "activation"))
-    if not look:
+    claim, look, gate, activation = (made.get(step, {}) for step in ("claim", "look_again", "gate_again", "activation"))
+    if not claim:
         return Outcome("held", "Its turn did not come.", decided=False)
-    if _lost(look):
+    if _lost(claim) or _lost(look):
         return Outcome("failed", "It stopped answering before anything was activated.")
+    if claim.get("failed"):
+        return Outcome("deferred", _message(claim) or "It could not be claimed.")
     origin = made["probe"]["systems"]["current"]
     if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
         return Outcome("deferred", _message(look) or "Somebody else changed or rebooted it since the night began.")
@@ -141,21 +172,42 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
 
     why = next((_message(result) for result in made.values() if result.get("failed")), "")
     if "rollback" in made:
-        well = made.get("rollback_verification", {}).get("healthy")
-        if _is_proven(made.get("rollback_proof", {}), origin) and not made.get("goodbye", {}).get("failed"):
-            if not well:
-                return Outcome("rollback_failed", f"{why} Back on {name(origin)}, which is not healthy either.")
-            due = made["rollback_proof"]["reboot_reasons"]
-            return Outcome("rolled_back", f"{why} A reboot is due: {', '.join(due)}." if due else why)
-        word: Word = "lost" if _lost_in_the_end(made) else "rollback_failed"
+        back = _is_proven(made.get("rollback_proof", {}), origin)
+        if back and not made.get("goodbye", {}).get("failed"):
+            return _of_the_rollback(made, why)
+        # one that was reachable until it was to go back has failed to go back
+        first = next((result for result in made.values() if result.get("failed")), {})
+        word: Word = "lost" if _lost_in_the_end(made) and (back or _lost(first)) else "rollback_failed"
         return Outcome(word, f"{why} {_message(made['rollback'])}".strip())
-    if activation.get("ending") == "reboot_needed" and "commit" not in made:
-        return Outcome("held", f"{why} lab_reboot is never.")
+    if activation.get("ending") == "reboot_needed" and not any(step in made for step in _BOOTING):
+        return Outcome("held", f"{why} It may not be rebooted: see lab_reboot.")
     if _lost_in_the_end(made):
         return Outcome("lost", why)
-    if activation and (_is_untouched(activation) or origin == target):
+    if not activation:
+        return Outcome("failed", why or "Nothing was activated.", decided=False)
+    if _is_untouched(activation) or origin == target:
         return Outcome("failed", why or "It was not activated.")
     return Outcome("lost", why or "Nobody saw how its update ended.", decided=False)
+
+
+def _of_the_rollback(made: Evidence, why: str) -> Outcome:
+    """What to say of a host that was seen back on its old system."""
+    check = made.get("rollback_verification", {})
+    if not check.get("healthy"):
+        what = _message(check) or "its health could not be told."
+        return Outcome("rolled_back", f"{why} Not caused by the update, the old system fails its checks, too: {what}")
+    due = made["rollback_proof"]["reboot_reasons"]
+    return Outcome("rolled_back", f"{why} A reboot is due: {', '.join(due)}." if due else why, remember=True)
+
+
+def _unsettled(settle: Mapping[str, Any]) -> Outcome:
+    """What to say of a host that another run has left in the middle of something, or is changing just now."""
+    if settle.get("held_by"):
+        return Outcome("deferred", _message(settle))
+    if _lost(settle):
+        return Outcome("lost", f"It went away while the leftovers of another run were settled: {_message(settle)}")
+    word: Word = "rollback_failed" if settle.get("outcome") == "rollback_failed" else "deferred"
+    return Outcome(word, f"What another run left could not be settled: {_message(settle)}")
 
 
 def _is_untouched(activation: Mapping[str, Any]) -> bool:

@@ -4,6 +4,9 @@
 
 nixos-rebuild is not used: it moves the profile before it activates, re-executes the target's version of itself, and
 passes the exit codes of several programs through as one.
+
+Whatever changes a host does so under a claim. The order is that of docs/safety.md: each step is written down before it
+begins, the host's own revert is armed before the new system is activated, and disarmed only when it was verified.
 """
 
 from __future__ import annotations
@@ -12,21 +15,27 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _closures, _host
-from ansible_collections.homelab.nixos.plugins.module_utils._activation import (
-    Ending,
-    Units,
-    Verdict,
-    properties,
-    unit_verdict,
-    units,
-    verdict,
+from ansible_collections.homelab.nixos.plugins.module_utils import (
+    _activation_unit,
+    _boot_once,
+    _closures,
+    _host,
+    _revert,
+    _transaction,
+)
+from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED, Ending, Units, Verdict
+from ansible_collections.homelab.nixos.plugins.module_utils._activation_unit import (
+    BOOT,
+    Activation,
+    require_program,
+    switch_to_configuration,
 )
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed, Run, check
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import (
+    FROM_ROOT,
     GC_ROOTS,
     NIX,
     TARGET_ROOT,
@@ -35,26 +44,26 @@ from ansible_collections.homelab.nixos.plugins.module_utils._nix import (
     store_path,
     store_paths,
 )
-from ansible_collections.homelab.nixos.plugins.module_utils._systems import name, reboot_reasons
+from ansible_collections.homelab.nixos.plugins.module_utils._revert_units import ACTIVATION, STAGES, Stage
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import Systems, name, reboot_reasons
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Transaction
 
-UNIT = "lab-auto-update-activation.service"
-OUTPUT_DIR = "/run/lab-auto-update"
-OUTPUT = f"{OUTPUT_DIR}/activation.log"
-# the unit's own time-out ends it; this much longer is waited for systemd to say so
-_GRACE = 30
-_POLL = 0.2
 # from the first of these on, a host may be another than before
 _TOUCHING = ("systemd-run", "nix-env")
 _OUTPUT_LINES = 50
 
-
-Action = Literal["build", "dry_activate", "test", "boot"]
+Action = Literal["build", "dry_activate", "test", "boot", "boot_once", "rollback"]
+Phase = Literal["activate", "follow", "confirm"]
+# these change what a host runs or boots
+_CLAIMED = ("test", "boot", "boot_once", "rollback")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_VERIFIED_AT = ("verification", "reboot_verification")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What nixos_rebuild was asked for; its options, which it documents. C(timeout) is in seconds."""
+    """What nixos_rebuild was asked for; its options, which it documents. Times are in seconds."""
 
     action: Action
     system: str | None = None
@@ -65,43 +74,61 @@ class Request:
     ignored_units: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 1800
+    confirm_timeout: float = 120
+    verify_timeout: float = 600
+    settle: float = 30
+    require_python: bool = True
+    controller: str = ""
+    run_id: str = ""
+    phase: Phase = "activate"
     check_mode: bool = False
 
 
 @dataclass(frozen=True)
-class Activation:
-    """How an activation went: the judgement, what happened to units, and what switch-to-configuration printed."""
+class Change:
+    """A change of systems as people are told of it, whatever becomes of it."""
 
-    verdict: Verdict
-    units: Units
-    output: str
+    system: str
+    live: str
+    before: str
+    reasons: list[str]
+    packages: dict[str, object]
+    unknown_lines: list[str]
+
+
+_NOTHING = Activation(Verdict(Ending.OK, "There was nothing to do.", touched=False), Units(), "")
 
 
 def request(
     *,
     action: str,
     system: str | None,
-    flake: str | None,
-    attribute: str | None,
-    specialisation: str | None,
-    install_bootloader: bool,
-    ignored_units: Sequence[str],
     options: Mapping[str, object],
-    timeout: int,
-    guarded: bool,
+    ignored_units: Sequence[str],
+    phase: str | None,
+    run_id: str | None,
+    controller: str | None,
     check_mode: bool,
+    **rest: Any,
 ) -> Request:
     """Check the options of nixos_rebuild. Raises L(LabError) with the option's name."""
-    if action in ("test", "switch") and not guarded:
+    if action == "switch":
         raise LabError(
-            f"action {action} was called without the action plugin of nixos_rebuild, which sees"
-            " whether the host answers.",
+            "action switch was called without the action plugin of nixos_rebuild, which carries it out.",
             "Call homelab.nixos.nixos_rebuild, or set action_plugins beside library in ansible.cfg.",
         )
-    if action == "switch":
-        raise LabError("action switch is carried out by the action plugin of nixos_rebuild.")
-    if timeout < 1:
-        raise LabError(f"timeout is {timeout}.", "It is a number of seconds, at least 1.")
+    if action in _CLAIMED and not check_mode and not (run_id and controller and (phase or action != "test")):
+        raise LabError(
+            f"action {action} was called without the action plugin of nixos_rebuild, which claims the host and sees"
+            " whether it answers.",
+            "Call homelab.nixos.nixos_rebuild, or set action_plugins beside library in ansible.cfg.",
+        )
+    for option in ("timeout", "confirm_timeout", "verify_timeout"):
+        if rest[option] < 1:
+            raise LabError(f"{option} is {rest[option]}.", "It is a number of seconds, at least 1.")
+    if rest["settle"] < 0:
+        raise LabError(f"settle is {rest['settle']}.", "It is a number of seconds, at least 0.")
+    specialisation = rest["specialisation"]
     if specialisation is not None and not _FILE_NAME.fullmatch(specialisation):
         raise LabError(
             f"specialisation is {specialisation!r}.", "Use the name of one, as in specialisation.<name> of the system."
@@ -109,18 +136,17 @@ def request(
     return Request(
         action=cast(Action, action),
         system=None if system is None else store_path(system, "system"),
-        flake=flake,
-        attribute=attribute,
-        specialisation=specialisation,
-        install_bootloader=install_bootloader,
         ignored_units=tuple(ignored_units),
         options={key: str(value) for key, value in options.items()},
-        timeout=timeout,
+        controller=controller or "",
+        run_id=run_id or "",
+        phase=cast(Phase, phase or "activate"),
         check_mode=check_mode,
+        **rest,
     )
 
 
-def perform(run: Run, request: Request) -> dict[str, Any]:
+def perform(run: Run, state: State, request: Request) -> dict[str, Any]:
     """Carry out C(request) and return the module's result; C(failed) is in it, because a failure has much to tell.
 
     Where a L(LabError) comes instead, its data say whether the host may have been changed by then.
@@ -133,14 +159,18 @@ def perform(run: Run, request: Request) -> dict[str, Any]:
         return run(argv, **options)
 
     try:
-        return _perform(watched, request)
+        if request.action == "rollback":
+            return roll_back(watched, state, request)
+        if request.phase == "confirm":
+            return confirm(watched, state, request)
+        return _perform(watched, state, request)
     except LabError as error:
-        error.data["changed"] = bool(touching)
-        error.data["ending"] = Ending.UNKNOWN.value if touching else Ending.NOT_BEGUN.value
+        error.data.setdefault("changed", bool(touching))
+        error.data.setdefault("ending", Ending.UNKNOWN.value if touching else Ending.NOT_BEGUN.value)
         raise
 
 
-def _perform(run: Run, request: Request) -> dict[str, Any]:
+def _perform(run: Run, state: State, request: Request) -> dict[str, Any]:
     began = time.monotonic()
     durations: dict[str, float] = {}
     system = request.system
@@ -149,68 +179,319 @@ def _perform(run: Run, request: Request) -> dict[str, Any]:
         durations["build"] = round(time.monotonic() - began, 1)
     program = switch_to_configuration(system, request.specialisation)
     require_program(run, program)
-    if not request.check_mode:
-        if request.action in ("test", "boot") and _runs(_show(run)):
-            # one whose connection was lost: what is read of the host before its end is not worth anything
-            _wait_for_the_unit(run, request.timeout)
-        if request.system is not None:
-            keep(run, system)
+    claimed = request.action in _CLAIMED and not request.check_mode
+    found = owned(state, request) if claimed else None
+    if claimed and request.action != "test":
+        # one whose connection was lost: what is read of the host before its end is not worth anything
+        await_boot(run, request.timeout)
+    if claimed and request.system is not None:
+        set_root(run, TARGET_ROOT, system)
     (live,) = _host.resolve(run, [program.removesuffix("/bin/switch-to-configuration")])
     systems, _loader = _host.read_systems(run)
+    # a connection that was lost before anything was begun leaves nothing to follow
+    following = found is not None and request.phase == "follow" and found.step != "claimed"
     # read_systems refuses a host without a current system
-    current = str(systems.current)
-    booted_parts, current_parts, target_parts = _host.parts(run, [systems.booted or current, current, live or system])
-    reasons = reboot_reasons(booted_parts, current_parts, target_parts)
-    packages, unknown = package_changes(run, current, system)
-    before = _host.describe(run, current)
+    before = str(found.origin if found is not None and following else systems.current)
+    change = _change(run, systems, before, system, live or system)
 
-    is_live, is_default = current == live, systems.profile == systems.boot_default == system
-    done = Activation(Verdict(Ending.OK, "There was nothing to do.", touched=False), Units(), "")
-    changed = failed = False
-    message = done.verdict.sentence
     began = time.monotonic()
+    changed = failed = False
+    done, message = _NOTHING, _NOTHING.verdict.sentence
+    is_live, is_default = systems.current == change.live, systems.profile == systems.boot_default == system
     if request.action == "build":
         message = f"{name(system)} is built."
-    elif request.check_mode or request.action == "dry_activate":
-        changed = request.check_mode and not (is_default if request.action == "boot" else is_live)
-        if not is_live and request.action != "boot":
-            done = dry_activate(run, program, request.timeout)
+    elif not claimed:
+        changed = request.check_mode and not (is_default if request.action in ("boot", "boot_once") else is_live)
+        if not is_live and request.action in ("dry_activate", "test"):
+            done = _activation_unit.dry_activate(run, program, request.timeout)
             # a dry run is refused like the real one; it then says that a reboot is needed, and that is no failure
             failed = not done.verdict.ok and done.verdict.ending is not Ending.REBOOT_NEEDED
             message = done.verdict.sentence
-    elif request.action == "test" and not is_live:
-        done = activate(run, program, "test", request.timeout, request.ignored_units)
-        (current_after,) = _host.resolve(run, [_host.CURRENT])
-        is_live, changed = current_after == live, done.verdict.touched
+    elif request.action == "test":
+        done = _watch(run, state, request) if following else _activate(run, state, request, program, change)
+        (after,) = _host.resolve(run, [_host.CURRENT])
+        is_live, changed = after == change.live, done.verdict.touched
         failed, message = not (done.verdict.ok and is_live), done.verdict.sentence
         if done.verdict.ok and not is_live:
-            message = f"switch-to-configuration ended well, but {_host.CURRENT} is {current_after}."
+            message = f"switch-to-configuration ended well, but {_host.CURRENT} is {after}."
     elif request.action == "boot" and (not is_default or request.install_bootloader):
-        done, default = make_boot_default(run, system, request)
-        is_default, changed, message = default.system == system, True, done.verdict.sentence
-        failed = not done.verdict.ok or not is_default
-        if done.verdict.ok and not is_default:
-            message = f"The boot loader was installed, but its default is {default.system or 'unknown'}: is /boot full?"
+        done, is_default = _commit(run, state, request, change, systems)
+        changed, failed, message = True, not is_default, done.verdict.sentence
+    elif request.action == "boot":
+        _write_commit(run, state, request, change, systems)
+        clean_up(run)
+    elif request.action == "boot_once":
+        _prepare_boot(run, state, request, change)
+        changed, message = True, f"The next boot, and no other, starts {name(system)}."
     durations[request.action] = round(time.monotonic() - began, 1)
+    return _result(
+        run,
+        change,
+        done,
+        changed=changed,
+        failed=failed,
+        msg=message,
+        activated=is_live,
+        boot_default=is_default,
+        durations=durations,
+    )
 
+
+def confirm(run: Run, state: State, request: Request) -> dict[str, Any]:
+    """Somebody has reached the host over a new connection: from now on the revert waits for the verification."""
+    found = owned(state, request)
+    if _revert.has_begun(run):
+        raise _reverted(run, request)
+    (live,) = _host.resolve(run, [_live(str(request.system), request.specialisation)])
+    (current,) = _host.resolve(run, [_host.CURRENT])
+    if current != live:
+        raise LabError(f"The running system is {current}, and not {live}.", "Look at the host: it may have rebooted.")
+    advance(run, state, request, request.verify_timeout, step="verification")
+    if found.origin != live:
+        _revert.guard(run, "verification")
+    _activation_unit.free(run)
+    return {"changed": False, "failed": False, "confirmed": True, "msg": "The host answers with its new system."}
+
+
+def roll_back(run: Run, state: State, request: Request) -> dict[str, Any]:
+    """Return to the system that the open transaction came from."""
+    found = owned(state, request)
+    if found.origin is None:
+        raise LabError("Nothing was activated under this claim, there is nothing to roll back.")
+    systems, _loader = _host.read_systems(run)
+    change = _change(run, systems, str(systems.current), found.origin, found.origin)
+    began = time.monotonic()
+    advance(run, state, request, 2 * request.timeout + request.verify_timeout, step="rollback")
+    after, message = put_back(run, found, request.timeout)
+    return _result(
+        run,
+        change,
+        _NOTHING,
+        changed=True,
+        failed=not (after.current == after.profile == after.boot_default == found.origin),
+        msg=message,
+        activated=after.current == found.origin,
+        boot_default=after.profile == after.boot_default == found.origin,
+        durations={"rollback": round(time.monotonic() - began, 1)},
+        reverted=True,
+    )
+
+
+def put_back(run: Run, found: Transaction, timeout: float) -> tuple[Systems, str]:
+    """Make a host what it was when C(found) began; returns what it is then, and a sentence.
+
+    First the boot default: a power cut from then on lands on the old system. Then the very unit by which the host
+    would have put itself back, which reboots it if the activation of the old system fails.
+    """
+    origin = str(found.origin)
+    await_boot(run, timeout)
+    complaint = ""
+    systems, _loader = _host.read_systems(run)
+    _boot_once.drop(run)
+    if not systems.profile == systems.boot_default == origin:
+        done, default = make_boot_default(run, origin, timeout)
+        if not (done.verdict.ok and default.system == origin):
+            complaint = f"The boot default is {default.system or 'unknown'}, it could not be made {origin}."
+    # an activation that was stopped may have changed much, and the link to the running system not yet
+    if systems.current != origin or _revert.is_installed(run):
+        if not _revert.is_installed(run):
+            live = str(systems.current)
+            _revert.install(run, origin, live, dict.fromkeys(STAGES, timeout), timeout)
+        _revert.revert(run, timeout)
+    systems, _loader = _host.read_systems(run)
+    if systems.current == origin:
+        _revert.disarm(run)
+        clean_up(run)
+    elif not complaint:
+        complaint = f"The running system is {systems.current}, the host did not return to {origin}."
+    return systems, complaint or f"Back on {name(origin)}."
+
+
+def owned(state: State, request: Request) -> Transaction:
+    """The open transaction, which has to be that of C(request)."""
+    return _transaction.own(state.transaction(), controller=request.controller, run_id=request.run_id, now=time.time())
+
+
+def advance(run: Run, state: State, request: Request, seconds: float, **changes: Unpack[_transaction.Changes]) -> None:
+    """Write down which step begins, and that the claim lasts for it."""
+    boot_id = _host.boot_id(run)
+    with state.locked():
+        state.write(
+            _transaction.renew(
+                state.transaction(),
+                controller=request.controller,
+                run_id=request.run_id,
+                now=time.time(),
+                seconds=seconds,
+                boot_id=boot_id,
+                **changes,
+            )
+        )
+
+
+def _activate(run: Run, state: State, request: Request, program: str, change: Change) -> Activation:
+    """Activate a system with the host's own revert armed, and judge how it went."""
+    if request.require_python and not run(["test", "-x", f"{change.live}/sw/bin/python3"]).ok:
+        raise LabError(
+            f"{change.live} has no sw/bin/python3, so nobody could look after this host any more.",
+            "Add python3 to environment.systemPackages, or set require_python to false if its Python is elsewhere.",
+        )
+    _boot_once.require_space(run, change.system)
+    bound = request.timeout + request.confirm_timeout + _activation_unit.GRACE
+    failed_units = tuple(_host.failed_units(run))
+    advance(
+        run,
+        state,
+        request,
+        bound,
+        step="activation",
+        origin=change.before,
+        target=change.system,
+        failed_units=failed_units,
+        verified=False,
+    )
+    if change.before == change.live:
+        return _NOTHING
+    set_root(run, FROM_ROOT, change.before)
+    seconds: dict[Stage, float] = {
+        "activation": request.timeout + request.confirm_timeout,
+        "confirmation": request.confirm_timeout,
+        "verification": request.verify_timeout,
+    }
+    _revert.arm(run, change.before, change.live, seconds, request.timeout)
+    try:
+        _activation_unit.start(run, ACTIVATION, program, "test", request.timeout, guarded_by=change.before)
+    except LabError:
+        _revert.remove(run)
+        raise
+    return _watch(run, state, request)
+
+
+def _watch(run: Run, state: State, request: Request) -> Activation:
+    """Wait for the end of the activation that this claim has begun, and judge it."""
+    found = owned(state, request)
+    # the host reverts when it was not confirmed in time, however well its units settle after that
+    settle = min(request.settle, request.confirm_timeout / 2)
+    try:
+        done = _activation_unit.finish(
+            run, ACTIVATION, request.timeout, found.failed_units, request.ignored_units, settle
+        )
+    except _activation_unit.Gone:
+        if _revert.has_begun(run) or _host.boot_id(run) != found.boot_id:
+            raise _reverted(run, request) from None
+        _revert.remove(run)
+        return Activation(Verdict(Ending.NOT_BEGUN, "The activation was never started.", touched=False), Units(), "")
+    if done.verdict.ending.value in UNTOUCHED:
+        _revert.remove(run)
+    return done
+
+
+def _reverted(run: Run, request: Request) -> LabError:
+    """What to raise when the host has put itself back, once it has."""
+    _revert.wait(run, request.timeout)
+    return LabError(
+        "The host has put itself back on its old system, because nobody had confirmed the new one in time.",
+        data={"ending": Ending.REVERTED.value, "reverted": True, "changed": True},
+    )
+
+
+def _commit(run: Run, state: State, request: Request, change: Change, systems: Systems) -> tuple[Activation, bool]:
+    """Make the system the profile and the boot default, once nothing can take it back any more."""
+    _write_commit(run, state, request, change, systems)
+    done, default = make_boot_default(
+        run, change.system, request.timeout, request.ignored_units, request.install_bootloader
+    )
+    sentence, missing = done.verdict.sentence, ""
+    if done.verdict.ok and default.system != change.system:
+        sentence = f"The boot loader was installed, but its default is {default.system or 'unknown'}: is /boot full?"
+    elif done.verdict.ok:
+        missing = _boot_once.missing_files(run, change.system)
+        sentence = missing or sentence
+    good = done.verdict.ok and default.system == change.system and not missing
+    if good:
+        clean_up(run)
+    elif _revert.is_installed(run):
+        # until somebody has put the host back, it is its own affair again
+        _revert.guard(run, "verification")
+    verdict = Verdict(done.verdict.ending, sentence, done.verdict.touched)
+    return Activation(verdict, done.units, done.output), good
+
+
+def _write_commit(run: Run, state: State, request: Request, change: Change, systems: Systems) -> None:
+    found = owned(state, request)
+    if not _revert.disarm(run) or state.guard_acted(request.run_id):
+        raise _reverted(run, request)
+    advance(
+        run,
+        state,
+        request,
+        request.timeout + request.verify_timeout,
+        step="commit",
+        origin=found.origin or systems.current,
+        target=change.system,
+        verified=found.verified or (found.step in _VERIFIED_AT and systems.current == change.live),
+    )
+
+
+def _prepare_boot(run: Run, state: State, request: Request, change: Change) -> None:
+    """Let the next boot, and no other, start the system."""
+    found = owned(state, request)
+    origin = found.origin or change.before
+    if _revert.is_installed(run):
+        # it stays armed until the reboot forgets it
+        _revert.guard(run, "verification")
+    advance(
+        run,
+        state,
+        request,
+        request.timeout + request.verify_timeout,
+        step=found.step,
+        origin=origin,
+        target=change.system,
+    )
+
+    def install(program: str) -> Activation:
+        return _activation_unit.boot(run, program, request.timeout)
+
+    _boot_once.prepare(run, change.system, origin, install)
+
+
+def await_boot(run: Run, timeout: float) -> None:
+    """Wait for a boot loader that is being installed: nobody may leave it half way."""
+    if _activation_unit.runs(_activation_unit.show(run, BOOT)):
+        _activation_unit.wait(run, BOOT, timeout)
+
+
+def clean_up(run: Run) -> None:
+    """Forget what only a change in progress needs."""
+    _revert.remove(run)
+    _boot_once.drop(run)
+    _activation_unit.free(run)
+
+
+def _change(run: Run, systems: Systems, before: str, system: str, live: str) -> Change:
+    booted, old, new = _host.parts(run, [systems.booted or before, before, live])
+    packages, unknown = package_changes(run, before, system)
+    return Change(system, live, before, reboot_reasons(booted, old, new), packages, unknown)
+
+
+def _result(
+    run: Run, change: Change, done: Activation, *, durations: Mapping[str, float], reverted: bool = False, **rest: Any
+) -> dict[str, Any]:
     return {
-        "changed": changed,
-        "failed": failed,
-        "msg": message,
-        "system": system,
+        **rest,
+        "system": change.system,
         "ending": done.verdict.ending.value,
-        "activated": is_live,
-        "boot_default": is_default,
-        "before": before.as_result(),
-        "after": _host.describe(run, system).as_result(),
-        "packages": packages,
+        "before": _host.describe(run, change.before).as_result(),
+        "after": _host.describe(run, change.system).as_result(),
+        "packages": change.packages,
         "units": done.units.as_result(),
-        "reboot_required": bool(reasons),
-        "reboot_reasons": reasons,
-        "reverted": False,
+        "reboot_required": bool(change.reasons),
+        "reboot_reasons": change.reasons,
+        "reverted": reverted,
         "output": done.output.splitlines()[-_OUTPUT_LINES:],
-        "durations": durations,
-        "unknown_lines": unknown,
+        "durations": dict(durations),
+        "unknown_lines": change.unknown_lines,
     }
 
 
@@ -228,10 +509,12 @@ def build(run: Run, flake: str, attribute: str, options: Mapping[str, str], time
     return built[0]
 
 
-def keep(run: Run, system: str) -> None:
-    """Root C(system) as this host's target, so that a garbage collection leaves it alone."""
+def set_root(run: Run, root: str, system: str) -> None:
+    """Let the GC root C(root) lead to C(system), so that a garbage collection leaves it alone."""
     check(run(["mkdir", "-p", GC_ROOTS]), doing="Making the directory for GC roots")
-    check(run(["ln", "-sfn", "--", system, TARGET_ROOT]), doing="Making the GC root of the target")
+    # by renaming: there is no moment without it
+    check(run(["ln", "-sfn", "--", system, f"{root}.new"]), doing=f"Making {root}")
+    check(run(["mv", "-T", "--", f"{root}.new", root]), doing=f"Making {root}")
 
 
 def package_changes(run: Run, before: str, after: str) -> tuple[dict[str, object], list[str]]:
@@ -243,80 +526,18 @@ def package_changes(run: Run, before: str, after: str) -> tuple[dict[str, object
     return _closures.packages(parsed), list(parsed.unknown_lines)
 
 
-def switch_to_configuration(system: str, specialisation: str | None) -> str:
-    """The program that activates C(system), or its specialisation."""
-    base = f"{system}/specialisation/{specialisation}" if specialisation else system
-    return f"{base}/bin/switch-to-configuration"
-
-
-def require_program(run: Run, program: str) -> None:
-    """Refuse a path that is not a system of NixOS, or one that is not on this host, before anything is touched."""
-    if not run(["test", "-x", program]).ok:
-        raise LabError(f"{program} is not on this host.", "Build or copy the system to this host first, see nix_copy.")
-
-
-def dry_activate(run: Run, program: str, timeout: float) -> Activation:
-    """Say what an activation would do to units."""
-    done = run([program, "dry-activate"], timeout=timeout)
-    output = done.stdout + done.stderr
-    return Activation(verdict(done.rc, output, (), ()), units(output), output)
-
-
-def activate(
-    run: Run, program: str, action: str, timeout: float, ignored: Sequence[str] = (), install_bootloader: bool = False
-) -> Activation:
-    """Run C(program action) in a systemd unit of its own and wait for its end.
-
-    The unit outlives a lost connection, which would kill a child of ours in the middle of the activation
-    (nixpkgs#462179). It is kept until its result was read: no C(--collect), and C(RemainAfterExit) for the good end.
-    """
-    failed_before = [*_host.failed_units(run), *ignored]
-    _free_the_unit(run)
-    environment = ["--setenv=NIXOS_INSTALL_BOOTLOADER=1"] if install_bootloader else []
-    check(run(["mkdir", "-p", OUTPUT_DIR]), doing="Making the directory for the output of the activation")
-    check(
-        run(
-            [
-                "systemd-run",
-                f"--unit={UNIT}",
-                "--description=Activation of a NixOS system by lab-auto-update",
-                "--service-type=exec",
-                "--no-ask-password",
-                "--quiet",
-                "--remain-after-exit",
-                f"--property=RuntimeMaxSec={timeout:g}",
-                f"--property=StandardOutput=truncate:{OUTPUT}",
-                "--property=StandardError=inherit",
-                *environment,
-                "--",
-                program,
-                action,
-            ]
-        ),
-        doing="Starting the activation",
-    )
-    state = _wait_for_the_unit(run, timeout)
-    output = _host.read_files(run, [OUTPUT]).get(OUTPUT, "")
-    _free_the_unit(run)
-    failed_after = _host.failed_units(run)
-    said = units(output)
-    new = tuple(sorted({*failed_after, *said.failed} - set(failed_before)))
-    return Activation(
-        unit_verdict(state, output, failed_before, failed_after, timeout),
-        Units(said.stopped, said.started, said.restarted, said.reloaded, said.skipped, new),
-        output,
-    )
-
-
-def make_boot_default(run: Run, system: str, request: Request) -> tuple[Activation, _host.BootDefault]:
+def make_boot_default(
+    run: Run, system: str, timeout: float, ignored: Sequence[str] = (), install_bootloader: bool = False
+) -> tuple[Activation, _host.BootDefault]:
     """Set the system profile to C(system), install the boot loader, and ask the loader whether it really took it.
 
     A profile that the loader did not follow is put back, so that no generation stands for a system that never boots.
+    A candidate for the next boot is forgotten, and its entry with it.
     """
+    _boot_once.drop(run)
     (before,) = _host.resolve(run, [_host.PROFILE])
     _set_profile(run, system)
-    program = switch_to_configuration(system, None)
-    done = activate(run, program, "boot", request.timeout, request.ignored_units, request.install_bootloader)
+    done = _activation_unit.boot(run, switch_to_configuration(system), timeout, ignored, install_bootloader)
     default = _host.boot_default(run)
     if before is not None and before != system and not (done.verdict.ok and default.system == system):
         _set_profile(run, before)
@@ -327,45 +548,5 @@ def _set_profile(run: Run, system: str) -> None:
     check(run(["nix-env", "--profile", _host.PROFILE, "--set", system]), doing="Setting the system profile")
 
 
-def _show(run: Run) -> dict[str, str]:
-    done = run(
-        ["systemctl", "show", UNIT, "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainCode"]
-    )
-    return properties(done.stdout) if done.ok else {}
-
-
-def _runs(state: Mapping[str, str]) -> bool:
-    known = state.get("LoadState") not in (None, "not-found")
-    return known and state.get("SubState") not in ("exited", "failed", "dead")
-
-
-def _free_the_unit(run: Run) -> None:
-    """Make the unit's name free: read results are thrown away, a running activation is somebody else's."""
-    state = _show(run)
-    if _runs(state):
-        raise LabError(
-            "Another activation is running on this host.", f"Wait for its end: journalctl --follow --unit={UNIT}."
-        )
-    if state.get("LoadState") not in (None, "not-found"):
-        run(["systemctl", "stop", UNIT])
-        run(["systemctl", "reset-failed", UNIT])
-
-
-def _wait_for_the_unit(run: Run, timeout: float) -> dict[str, str]:
-    # polled, not waited for over the bus: an activation may restart both the bus and systemd
-    end = time.monotonic() + timeout + _GRACE
-    while True:
-        state = _show(run)
-        if state.get("ActiveState") == "failed" or state.get("SubState") == "exited":
-            return state
-        if state.get("LoadState") == "not-found":
-            raise LabError(
-                "The unit of the activation is gone, and its result with it.",
-                f"Look at journalctl --unit={UNIT} on the host.",
-            )
-        if time.monotonic() > end:
-            raise LabError(
-                f"The activation still runs after {timeout + _GRACE:g} s.",
-                f"Look at journalctl --unit={UNIT} on the host.",
-            )
-        time.sleep(_POLL)
+def _live(system: str, specialisation: str | None) -> str:
+    return switch_to_configuration(system, specialisation).removesuffix("/bin/switch-to-configuration")

@@ -14,6 +14,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._health import Check, Level
 
 _BOOT_MOUNTS = ("/boot", "/boot/efi", "/efi")
+# how long a host has to stay healthy, at least, in seconds
+_HOLD = 5.0
 _POLL = 1.0
 
 
@@ -35,12 +37,24 @@ class Wanted:
 
 
 def examine(run: Run, wanted: Wanted, settle: float = 0) -> list[Check]:
-    """All checks. An unhealthy host is looked at again until it is healthy or C(settle) seconds have passed."""
+    """All checks. With C(settle), a host has that many seconds to become healthy, and has to stay so for a while.
+
+    A unit that crashes, starts and crashes again looks well at times.
+    """
     end = time.monotonic() + settle
+    hold = min(_HOLD, settle / 2)
+    well_since: float | None = None
     while True:
         checks = _health.graded(_once(run, wanted), wanted.levels)
-        if _health.healthy(checks) or time.monotonic() >= end:
-            return checks
+        now = time.monotonic()
+        if not _health.healthy(checks):
+            well_since = None
+            if now >= end:
+                return checks
+        else:
+            well_since = now if well_since is None else well_since
+            if now - well_since >= hold:
+                return checks
         time.sleep(_POLL)
 
 

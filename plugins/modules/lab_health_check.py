@@ -65,7 +65,9 @@ options:
     type: dict
     default: {}
   settle:
-    description: How long, in seconds, an unhealthy host is looked at again before it is called unhealthy.
+    description:
+      - How long, in seconds, an unhealthy host is looked at again before it is called unhealthy. With it, a host also
+        has to stay healthy for five seconds, or half of that time if that is less.
     type: int
     default: 0
   timeout:

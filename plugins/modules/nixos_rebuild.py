@@ -12,8 +12,13 @@ author: homelab.nixos maintainers (@homelab-nixos)
 description:
   - Drives C(nix), C(nix-env) and C(switch-to-configuration) itself, in an order that leaves the boot default alone
     until the new system has been activated and answered on a new connection.
+  - Before it activates a system, it makes the host return to the old one by itself, unless somebody confirms the new
+    one in time over a new connection. This needs no controller, no network and no Python.
   - C(switch-to-configuration) runs in a systemd unit of its own, so that a lost connection does not kill it half way.
+    The action plugin connects again and follows it to its end.
   - A unit that was failed before the activation does not make it a failed one.
+  - Whatever changes the host is done under a claim, see M(homelab.nixos.lab_claim). Without O(run_id) the module takes
+    one for as long as it runs.
 options:
   action:
     description:
@@ -22,12 +27,17 @@ options:
       - V(test) activates the system. The profile and the boot default stay what they were.
       - V(boot) makes the system the profile and the boot default, and activates nothing. The boot loader is asked
         afterwards whether it took it; when it did not, the profile is put back.
+      - V(boot_once) lets the next boot, and no other, start the system, where the boot loader can do that.
       - V(switch) is V(test), a check that the host answers on a new connection, and then V(boot).
+      - V(rollback) returns to the system that the open claim came from, and makes it the boot default. A host that does
+        not answer is waited for, as it returns by itself.
     type: str
-    choices: [build, dry_activate, test, switch, boot]
+    choices: [build, dry_activate, test, switch, boot, boot_once, rollback]
     default: switch
   system:
-    description: Store path of the system; it has to be on this host. Give this, or O(flake) and O(attribute).
+    description:
+      - Store path of the system; it has to be on this host. Give this, or O(flake) and O(attribute), unless O(action)
+        is V(rollback).
     type: path
   flake:
     description: Flake to build the system from.
@@ -56,12 +66,46 @@ options:
       - How long the build, and how long each activation, may take, in seconds. An activation is stopped then.
     type: int
     default: 1800
-  guarded:
+  confirm_timeout:
     description:
-      - Set by the action plugin of this module, never by hand. V(test) and V(switch) are refused without it, because
-        the bare module, found through C(library) alone, cannot see whether the host still answers.
+      - How long after the end of an activation the host waits for somebody to reach it over a new connection, in
+        seconds, before it returns to its old system.
+    type: int
+    default: 120
+  verify_timeout:
+    description:
+      - How long after that the host waits for the next step, the verification, in seconds.
+    type: int
+    default: 600
+  reboot_timeout:
+    description:
+      - How long V(rollback) waits for a host that does not answer, in seconds; it may be rebooting.
+    type: int
+    default: 600
+  settle:
+    description:
+      - How long units that failed in an activation may take to come up again, in seconds, and at most half of
+        O(confirm_timeout).
+    type: int
+    default: 30
+  require_python:
+    description:
+      - Refuse to activate a system without C(sw/bin/python3). Set it to V(false) where the interpreter that Ansible
+        uses is not part of the system.
     type: bool
-    default: false
+    default: true
+  run_id:
+    description: The claim under which to act, see M(homelab.nixos.lab_claim).
+    type: str
+  controller:
+    description: Who holds the claim; by default this controller, by its machine id.
+    type: str
+  phase:
+    description:
+      - Set by the action plugin of this module, never by hand. Which part of V(test) to do, V(activate), V(follow)
+        after a lost connection, or V(confirm).
+    type: str
+    choices: [activate, follow, confirm]
 requirements:
   - NixOS with Python 3.11 or newer, Nix 2.26 or newer, systemd 250 or newer
 attributes:
@@ -104,7 +148,8 @@ ending:
   description:
     - How C(switch-to-configuration) ended, one of V(ok), V(refused) by a pre-switch check, V(failed),
       V(activate_failed), V(units_failed), V(timed_out), V(killed), V(reboot_needed) when inhibitors or another init
-      interface forbid to switch and nothing was activated, V(not_begun) when something was wrong before that, or
+      interface forbid to switch and nothing was activated, V(not_begun) when something was wrong before that,
+      V(unconfirmed) when nobody could reach the host afterwards, V(reverted) when the host has put itself back, or
       V(unknown) when its end was not seen.
   returned: unless the connection was lost
   type: str
@@ -214,6 +259,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import _rebuild
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import rebuild_diff
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
@@ -221,7 +267,7 @@ def main() -> None:
         argument_spec={
             "action": {
                 "type": "str",
-                "choices": ["build", "dry_activate", "test", "switch", "boot"],
+                "choices": ["build", "dry_activate", "test", "switch", "boot", "boot_once", "rollback"],
                 "default": "switch",
             },
             "system": {"type": "path"},
@@ -232,22 +278,35 @@ def main() -> None:
             "ignored_units": {"type": "list", "elements": "str", "default": []},
             "options": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 1800},
-            "guarded": {"type": "bool", "default": False},
+            "confirm_timeout": {"type": "int", "default": 120},
+            "verify_timeout": {"type": "int", "default": 600},
+            "reboot_timeout": {"type": "int", "default": 600},
+            "settle": {"type": "int", "default": 30},
+            "require_python": {"type": "bool", "default": True},
+            "run_id": {"type": "str"},
+            "controller": {"type": "str"},
+            "phase": {"type": "str", "choices": ["activate", "follow", "confirm"]},
         },
         mutually_exclusive=[("system", "flake")],
-        required_one_of=[("system", "flake")],
+        required_if=[
+            ("action", action, ("system", "flake"), True)
+            for action in ("build", "dry_activate", "test", "switch", "boot", "boot_once")
+        ],
         required_together=[("flake", "attribute")],
         supports_check_mode=True,
     )
     params = dict(module.params)
+    del params["reboot_timeout"]  # the action plugin's
     try:
         request = _rebuild.request(check_mode=module.check_mode, **params)
-        result = _rebuild.perform(door(module), request)
+        result = _rebuild.perform(door(module), State(), request)
     except LabError as error:
         module.fail_json(msg=str(error), **error.data)
-    for line in result.pop("unknown_lines"):
+    for line in result.pop("unknown_lines", ()):
         module.warn(f"Nix said {line!r} of the difference of two closures; please report it.")
-    module.exit_json(diff={"prepared": rebuild_diff(result)}, **result)
+    if "before" in result:
+        result["diff"] = {"prepared": rebuild_diff(result)}
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

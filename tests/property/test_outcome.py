@@ -68,6 +68,8 @@ def test_a_good_word_needs_a_look_at_the_host_that_shows_it(evidence):
         assert proven(evidence["probe"], NEW)
     if told.word == "rolled_back":
         assert proven(evidence["rollback_proof"], evidence["probe"]["systems"]["current"])
+    if told.remember:
+        assert told.word == "rolled_back"
         assert evidence["rollback_verification"]["healthy"]
 
 
@@ -92,6 +94,9 @@ def test_a_host_that_was_changed_and_never_seen_again_is_lost(evidence):
         "gate": {"healthy": True},
         "prepare": {},
         "copy": {},
+        "settle": {},
+        "claim": {"changed": True},
+        "rollback": {},
         "look_again": {"systems": dict.fromkeys(("current", "profile", "boot_default"), OLD)},
         "gate_again": {"healthy": True},
         "activation": {"changed": True, "ending": "ok"},

@@ -23,7 +23,8 @@ ILL = {"failed": True, "healthy": False, "msg": "The disk is full."}
 LOST = {"failed": True, "connection_lost": True, "msg": "No route to host"}
 SKIPPED = {"skipped": True, "changed": False}
 READY = {"probe": look(OLD), "gate": WELL, "prepare": {"systems": {"web": NEW}}, "copy": {"changed": True}}
-BEGUN = {**READY, "look_again": look(OLD), "gate_again": WELL}
+CLAIMED = {**READY, "claim": {"changed": True}}
+BEGUN = {**CLAIMED, "look_again": look(OLD), "gate_again": WELL}
 ACTIVATED = {**BEGUN, "activation": {"changed": True, "activated": True, "ending": "ok"}, "verification": WELL}
 COMMITTED = {**ACTIVATED, "commit": {"changed": True}}
 BROKEN = {
@@ -51,9 +52,16 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         ({**READY, "probe": look(NEW)}, "unchanged"),
         ({**READY, "copy": {"failed": True, "msg": "no space"}}, "failed"),
         (READY, "held"),
-        ({**READY, "look_again": LOST}, "failed"),
-        ({**READY, "look_again": look(NEW)}, "deferred"),
-        ({**READY, "look_again": {**look(OLD), "boot_id": "another"}}, "deferred"),
+        ({**READY, "settle": {"failed": True, "held_by": {"run_id": "b"}, "msg": "It is held by b."}}, "deferred"),
+        ({**READY, "settle": {"failed": True, "msg": "torn"}}, "deferred"),
+        ({**READY, "settle": {"failed": True, "outcome": "rollback_failed", "msg": "not back"}}, "rollback_failed"),
+        ({**READY, "settle": LOST}, "lost"),
+        ({**READY, "settle": {"changed": True, "outcome": "rolled_back"}}, "held"),
+        ({**READY, "claim": {"failed": True, "held_by": {"run_id": "b"}, "msg": "It is held by b."}}, "deferred"),
+        ({**READY, "claim": LOST}, "failed"),
+        ({**CLAIMED, "look_again": LOST}, "failed"),
+        ({**CLAIMED, "look_again": look(NEW)}, "deferred"),
+        ({**CLAIMED, "look_again": {**look(OLD), "boot_id": "another"}}, "deferred"),
         ({**BEGUN, "gate_again": ILL}, "deferred"),
         ({**BEGUN, "gate_again": LOST}, "failed"),
         ({**BEGUN, "activation": {"failed": True, "ending": "not_begun", "msg": "not on this host"}}, "failed"),
@@ -77,7 +85,8 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         ({**COMMITTED, "reboot": {"rebooted": True}, "reboot_verification": WELL, "proof": look(NEW)}, "updated"),
         ({**COMMITTED, "proof": look(NEW), "goodbye": {"failed": True, "msg": "timed out"}}, "lost"),
         ({**COMMITTED, "reboot": {"failed": True, "connection_lost": True, "msg": "did not answer"}}, "lost"),
-        ({**BROKEN, "rollback": LOST}, "lost"),
+        ({**BROKEN, "rollback": LOST}, "rollback_failed"),
+        ({**BEGUN, "activation": LOST, "rollback": LOST}, "lost"),
         ({**BROKEN, "rollback": {"failed": True, "msg": "activate failed"}}, "rollback_failed"),
         ({**BROKEN, "rollback": {"changed": True}}, "rollback_failed"),
         ({**BROKEN, "rollback": {}, "rollback_verification": WELL, "rollback_proof": look(OLD)}, "lost"),
@@ -87,7 +96,7 @@ def word(evidence: dict[str, object], **options: bool) -> str:
         ),
         (
             {**BROKEN, "rollback": {"changed": True}, "rollback_verification": ILL, "rollback_proof": look(OLD)},
-            "rollback_failed",
+            "rolled_back",
         ),
         (
             {**BROKEN, "rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(NEW)},
@@ -106,6 +115,49 @@ def test_a_host_with_the_target_and_a_reboot_due_goes_on_to_the_rollout():
 
 def test_a_host_whose_turn_did_not_come_is_not_decided():
     assert not _outcome.outcome(READY, NEW).decided
+
+
+BACK = {**BROKEN, "rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(OLD)}
+
+
+def test_a_system_that_failed_is_remembered_only_when_the_old_one_is_well_under_the_same_checks():
+    assert _outcome.outcome(BACK, NEW).remember
+    ill = _outcome.outcome({**BACK, "rollback_verification": ILL}, NEW)
+    assert not ill.remember
+    assert "Not caused by the update" in ill.reason
+    for evidence in ({**BACK, "rollback_proof": look(NEW)}, {**BROKEN, "rollback": LOST}, {**BEGUN, "gate_again": ILL}):
+        assert not _outcome.outcome(evidence, NEW).remember
+
+
+def test_a_system_that_failed_here_is_held_until_it_changes_or_a_person_says_so():
+    failed = {"reason": "Units failed: web.service.", "run_id": "20261121T020000Z-7f3a", "time": 1}
+    evidence = {**READY, "probe": {**look(OLD), "failed_systems": {NEW: failed}}}
+    told = _outcome.outcome(evidence, NEW)
+    assert (told.word, told.decided) == ("held", True)
+    assert "Units failed: web.service." in told.reason
+    assert "20261121T020000Z-7f3a" in told.reason
+    assert not _outcome.outcome(evidence, NEW, retry_failed=True).decided
+    assert not _outcome.outcome(evidence, NEW.replace("xnpa", "anpa")).decided
+
+
+def test_a_boot_that_is_tried_first_ends_as_updated_only_after_the_boot_default_moved():
+    inhibited = {"changed": False, "ending": "reboot_needed", "activated": False}
+    booted = {
+        **BEGUN,
+        "activation": inhibited,
+        "boot_once": {"changed": True},
+        "reboot": {"rebooted": True},
+        "reboot_verification": WELL,
+    }
+    assert _outcome.must_be_put_back(booted, NEW)
+    assert word({**booted, "proof": look(NEW, boot_default=OLD)}) != "updated"
+    done = {**booted, "commit_booted": {"changed": True}, "proof": look(NEW)}
+    assert word(done) == "updated"
+    assert not _outcome.must_be_put_back(done, NEW)
+
+
+def test_a_host_that_could_not_be_released_is_updated_all_the_same():
+    assert word({**COMMITTED, "proof": look(NEW), "release": LOST}) == "updated"
 
 
 def test_drift_can_be_adopted():
@@ -146,7 +198,7 @@ def test_what_may_run_something_else_is_put_back(evidence, expected):
 
 
 def test_a_host_that_had_the_target_before_is_not_put_back_to_it_and_its_reboot_into_something_else_is_a_failure():
-    pending = {**READY, "probe": look(NEW, ("kernel",)), "look_again": look(NEW, ("kernel",)), "gate_again": WELL}
+    pending = {**CLAIMED, "probe": look(NEW, ("kernel",)), "look_again": look(NEW, ("kernel",)), "gate_again": WELL}
     fell_back = {
         **pending,
         "activation": {"changed": False, "ending": "ok"},

@@ -1,0 +1,139 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Bring what a dead run has left on a host to exactly one outcome, by looking at the host and never by guessing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
+from ansible_collections.homelab.nixos.plugins.module_utils import (
+    _activation_unit,
+    _boot_once,
+    _host,
+    _rebuild,
+    _revert,
+    _revert_units,
+    _transaction,
+)
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import FROM_ROOT, PROVEN_ROOT
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import Systems, drift, name
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
+
+Word = Literal["failed", "rolled_back", "updated", "rollback_failed"]
+_UNCONFIRMED = "nobody confirmed its new system in time"
+
+
+def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: str | None) -> dict[str, object]:
+    """End the open transaction, unless somebody is still at it; C(mine) is what the caller would hold.
+
+    Returns C(outcome) and C(reason) of the run that had left it, and C(left_by); no outcome when nothing was open.
+    C(seconds) is what an activation may take on the way.
+    """
+    with state.locked():
+        found = state.transaction()
+        if found is None:
+            return {"outcome": None, "reason": "", "left_by": None}
+        if isinstance(found, Transaction):
+            own = _transaction.is_own(found, mine.controller, mine.run_id)
+            dead = dead_run if found.controller == mine.controller else None
+            if not own and not _transaction.is_over(found, time.time(), dead):
+                raise _transaction.Held(found, time.time())
+            # from here on it is ours to bring to an end, at the step that it was left at
+            state.write(
+                replace(
+                    found,
+                    controller=mine.controller,
+                    controller_name=mine.controller_name,
+                    run_id=mine.run_id,
+                    process=mine.process,
+                    since=mine.since,
+                    deadline=mine.deadline,
+                )
+            )
+    _still(run, seconds)
+    if isinstance(found, Torn):
+        word, reason = _end_unknown(run, found, seconds)
+        left_by: Mapping[str, object] = {"torn": found.reason}
+    else:
+        word, reason = _end(run, found, seconds)
+        left_by = found.as_result()
+    _rebuild.clean_up(run)
+    with state.locked():
+        if word == "updated" and isinstance(found, Transaction) and found.target is not None:
+            # a list that cannot be read is named by the gate
+            with suppress(Unreadable):
+                state.forget_failed(found.target)
+        state.close(word, reason, time.time())
+    if word == "rollback_failed":
+        raise LabError(reason, "Look at the host, and see playbooks/rollback.yml.", {"outcome": word, "changed": True})
+    return {"outcome": word, "reason": reason, "left_by": left_by}
+
+
+def _still(run: Run, seconds: float) -> None:
+    """Wait until nothing moves any more: a boot loader that is being installed, and a revert, which is hurried on."""
+    _rebuild.await_boot(run, seconds)
+    if _revert.is_running(run) or _revert.is_armed(run):
+        _revert.revert(run, seconds)
+    if _activation_unit.runs(_activation_unit.show(run)):
+        # the revert that ends it is gone
+        run(["systemctl", "stop", _revert_units.ACTIVATION])
+
+
+def _end(run: Run, found: Transaction, seconds: float) -> tuple[Word, str]:
+    systems, _loader = _host.read_systems(run)
+    run_was = f"Run {found.run_id} ended at step {found.step}"
+    match _transaction.settle(found, systems):
+        case "untouched":
+            return "failed", f"{run_was}, before anything was activated."
+        case "reverted":
+            return "rolled_back", f"{run_was}; the host is on {name(str(found.origin))}, because {_UNCONFIRMED}."
+        case "finish":
+            if _finish(run, systems, str(found.target), seconds):
+                return "updated", f"{run_was}, after the verification of its new system; that was finished."
+        case "put_back":
+            pass
+    if found.origin is None:
+        return "rollback_failed", f"{run_was}, and it is not known which system the host came from."
+    after, sentence = _rebuild.put_back(run, found, seconds)
+    if after.current == after.profile == after.boot_default == found.origin:
+        return "rolled_back", f"{run_was}, and {_UNCONFIRMED}. {sentence}"
+    return "rollback_failed", f"{run_was}. {sentence}"
+
+
+def _finish(run: Run, systems: Systems, target: str, seconds: float) -> bool:
+    """Make the verified system the boot default, if it is not yet."""
+    if not systems.profile == systems.boot_default == target:
+        done, default = _rebuild.make_boot_default(run, target, seconds)
+        if not (done.verdict.ok and default.system == target) or _boot_once.missing_files(run, target):
+            return False
+    _rebuild.set_root(run, PROVEN_ROOT, target)
+    return True
+
+
+def _end_unknown(run: Run, found: Torn, seconds: float) -> tuple[Word, str]:
+    """Nobody knows how far it got: only a host whose systems agree, or one with a system known to be good, is ended."""
+    systems, _loader = _host.read_systems(run)
+    proven, origin = _host.resolve(run, [PROVEN_ROOT, FROM_ROOT])
+    if drift(systems):
+        good = systems.boot_default
+        if good is None or good not in (proven, origin):
+            raise LabError(
+                f"{found.reason} {' and '.join(drift(systems))}, and none of them is known to be good.",
+                "Decide which one it shall be: playbooks/rollback.yml goes to it and ends this.",
+                {"torn": found.reason},
+            )
+        lost = Transaction("", "", "", None, 0, 0, "rollback", "", origin=good, target=systems.current)
+        systems, sentence = _rebuild.put_back(run, lost, seconds)
+        word: Word = "rollback_failed" if drift(systems) else "rolled_back"
+        return word, f"{found.reason} {sentence}"
+    if systems.current == proven:
+        return "updated", f"{found.reason} The host is on a proven system."
+    word = "rolled_back" if systems.current == origin else "failed"
+    return word, f"{found.reason} All of its systems are {name(str(systems.current))}."
