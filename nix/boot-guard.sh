@@ -121,8 +121,11 @@ elif ! write_marker; then
 fi
 exec 9>&-
 
+was=$(readlink -f "$root$profiles/system")
 if make_default; then
   echo "$from is the boot default again."
+elif [ "$was" = "$from" ]; then
+  echo "Could not install the boot loader, but $from never ceased to be the system profile."
 else
   echo "Could not make $from the boot default."
   reboot=

@@ -24,7 +24,10 @@ in
       wantedBy = [ "multi-user.target" ];
 
       # It starts as soon as its files are there, so that it also helps a boot that ends in emergency mode.
-      after = [ "systemd-remount-fs.service" ];
+      after = [
+        "systemd-remount-fs.service"
+        "boot.mount"
+      ];
       before = [ "shutdown.target" ];
       conflicts = [ "shutdown.target" ];
       unitConfig = {
@@ -32,7 +35,6 @@ in
         RequiresMountsFor = [
           "/var/lib/lab-auto-update"
           "/nix"
-          "/boot"
         ];
         # A switch neither stops nor restarts it while it waits.
         X-StopOnRemoval = false;

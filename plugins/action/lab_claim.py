@@ -26,16 +26,19 @@ class ActionModule(LabAction):
             )
         me = _controller.identity(given.get("controller"))
         args = {**given, "controller": me.controller, "controller_name": me.name, "process": me.process}
-        result = self.run_module(_MODULE, args, task_vars)
+
+        def ask() -> dict[str, Any]:
+            result = self.run_module(_MODULE, args, task_vars)
+            held_by = result.get("held_by")
+            if given.get("state", "taken") in ("taken", "settled") and held_by and _is_dead(held_by, me):
+                return self.run_module(_MODULE, {**args, "dead_run": held_by["run_id"]}, task_vars)
+            return result
+
+        result = ask()
         if given.get("state") == "settled" and result.get("connection_lost"):
             # what it settles may restart the network, or the host
-            seconds = float(given.get("seconds", _SECONDS))
-            result = self.until(
-                lambda: self.run_module(_MODULE, args, task_vars), lambda each: not each.get("connection_lost"), seconds
-            )
-        held_by = result.get("held_by")
-        if given.get("state", "taken") in ("taken", "settled") and held_by and _is_dead(held_by, me):
-            return self.run_module(_MODULE, {**args, "dead_run": held_by["run_id"]}, task_vars)
+            seconds = 2 * float(given.get("seconds", _SECONDS))
+            return self.until(ask, lambda each: not each.get("connection_lost"), seconds)
         return result
 
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
 # what starting Python, and a login, may take on a busy host
-_GRACE = 60.0
+_GRACE = 30.0
 _CHANGING = ("test", "switch", "boot", "boot_once", "rollback")
 
 
@@ -57,12 +58,14 @@ class ActionModule(LabAction):
         result = self._change(args)
         released = {**who, "state": "released", "outcome": "updated", "reason": ""}
         if result.get("failed"):
-            if result.get("ending") not in ("not_begun", "refused", "reboot_needed"):
+            if result.get("ending") not in UNTOUCHED:
                 back = self._change({**who, "action": "rollback"})
                 result["reverted"] = not back.get("failed")
                 result["msg"] = f"{result.get('msg', '')} {back.get('msg', '')}".strip()
                 result["activated"] = False
-            word = "rolled_back" if result.get("reverted") else "failed"
+                word = "rolled_back" if result["reverted"] else "rollback_failed"
+            else:
+                word = "failed"
             released |= {"outcome": word, "reason": result.get("msg", "")}
         closed = self._claim(released)
         if closed.get("failed") and not result.get("failed"):
@@ -103,7 +106,8 @@ class ActionModule(LabAction):
         if not answer.get("failed"):
             return result
         words = f"The host could not be confirmed over a new connection: {answer.get('msg', '')}"
-        return {**result, "ending": "unconfirmed", **answer, "failed": True, "changed": True, "msg": words}
+        ending = "reverted" if answer.get("reverted") else "unconfirmed"
+        return {**result, **answer, "ending": ending, "failed": True, "changed": True, "msg": words}
 
     def _persist(self, args: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Run a step that may be run again, until the host has answered how it ended."""

@@ -153,7 +153,15 @@ def finish(
 
 def show(run: Run, unit: str = ACTIVATION) -> dict[str, str]:
     """The state of C(unit), in systemd's words."""
-    return properties(check(run(["systemctl", "show", unit, _PROPERTIES]), doing=f"Looking at {unit}").stdout)
+    patience = time.monotonic() + GRACE
+    while True:
+        done = run(["systemctl", "show", unit, _PROPERTIES])
+        if done.ok:
+            return properties(done.stdout)
+        # nobody answers while systemd executes itself anew (systemd#25542)
+        if time.monotonic() > patience:
+            check(done, doing=f"Looking at {unit}")
+        time.sleep(_POLL)
 
 
 def is_known(state: Mapping[str, str]) -> bool:

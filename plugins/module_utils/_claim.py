@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _host, _rebuild, _settle, _transaction
@@ -109,7 +109,7 @@ def renew(
     if guard_seconds is not None:
         changes["guard_seconds"] = guard_seconds
     with _locked(state, who):
-        if state.guard_acted(who.run_id):
+        if step == "reboot_verification" and state.guard_acted(who.run_id):
             raise LabError(
                 "The boot guard has begun to put this host back, because nobody had confirmed its boot in time.",
                 data={"claim_lost": True, "reverted": True},
@@ -139,7 +139,9 @@ def settle(run: Run, state: State, who: Claimant) -> dict[str, object]:
             _taken(found, who, time.time(), boot_id)
         left_by = found.as_result() if isinstance(found, Transaction) else None
         return {"changed": found is not None, "transaction": left_by, "outcome": None, "reason": "", "left_by": left_by}
-    told = _settle.settle(run, state, _taken(None, who, time.time(), boot_id), who.seconds, who.dead_run)
+    # it may take a wait, a boot loader, an activation and another boot loader
+    mine = _taken(None, replace(who, seconds=min(4 * who.seconds, _transaction.LONGEST)), time.time(), boot_id)
+    told = _settle.settle(run, state, mine, who.seconds, who.dead_run)
     return {"changed": told["left_by"] is not None, "transaction": None, **told}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
+from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED, Ending
 
 Word = Literal[
     "updated",
@@ -197,7 +197,19 @@ def _of_the_rollback(made: Evidence, why: str) -> Outcome:
         what = _message(check) or "its health could not be told."
         return Outcome("rolled_back", f"{why} Not caused by the update, the old system fails its checks, too: {what}")
     due = made["rollback_proof"]["reboot_reasons"]
-    return Outcome("rolled_back", f"{why} A reboot is due: {', '.join(due)}." if due else why, remember=True)
+    reason = f"{why} A reboot is due: {', '.join(due)}." if due else why
+    return Outcome("rolled_back", reason, remember=_is_to_blame(made))
+
+
+def _is_to_blame(made: Evidence) -> bool:
+    """Whether it was the new system that failed, and not its boot loader, a reboot that was refused, or we."""
+    step = next((step for step, result in made.items() if result.get("failed")), "")
+    result = made.get(step, {})
+    if step == "activation":
+        return _lost(result) or result.get("ending") not in (None, Ending.UNKNOWN.value)
+    if step == "reboot":
+        return _lost(result) or bool(result.get("rebooted"))
+    return step in ("verification", "reboot_verification")
 
 
 def _unsettled(settle: Mapping[str, Any]) -> Outcome:

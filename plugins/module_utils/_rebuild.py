@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack, cast
 
@@ -32,7 +33,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._activation_unit imp
     require_program,
     switch_to_configuration,
 )
-from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed, Run, check
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed, Run, check, first_error
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import (
     FROM_ROOT,
@@ -52,6 +53,9 @@ from ansible_collections.homelab.nixos.plugins.module_utils._transaction import 
 # from the first of these on, a host may be another than before
 _TOUCHING = ("systemd-run", "nix-env")
 _OUTPUT_LINES = 50
+# between the note of an activation and its start lie a few programs
+_PATIENCE = 10.0
+_POLL = 0.2
 
 Action = Literal["build", "dry_activate", "test", "boot", "boot_once", "rollback"]
 Phase = Literal["activate", "follow", "confirm"]
@@ -97,6 +101,10 @@ class Change:
 
 
 _NOTHING = Activation(Verdict(Ending.OK, "There was nothing to do.", touched=False), Units(), "")
+
+
+class _Begun(LabError):
+    """Somebody else carries out the same activation."""
 
 
 def request(
@@ -188,8 +196,8 @@ def _perform(run: Run, state: State, request: Request) -> dict[str, Any]:
         set_root(run, TARGET_ROOT, system)
     (live,) = _host.resolve(run, [program.removesuffix("/bin/switch-to-configuration")])
     systems, _loader = _host.read_systems(run)
-    # a connection that was lost before anything was begun leaves nothing to follow
-    following = found is not None and request.phase == "follow" and found.step != "claimed"
+    # a connection that was lost before anything was begun leaves nothing to follow, whoever says so
+    following = found is not None and request.action == "test" and found.step == "activation"
     # read_systems refuses a host without a current system
     before = str(found.origin if found is not None and following else systems.current)
     change = _change(run, systems, before, system, live or system)
@@ -219,7 +227,10 @@ def _perform(run: Run, state: State, request: Request) -> dict[str, Any]:
         changed, failed, message = True, not is_default, done.verdict.sentence
     elif request.action == "boot":
         _write_commit(run, state, request, change, systems)
-        clean_up(run)
+        if missing := _boot_once.missing_files(run, system):
+            is_default, failed, message = False, True, missing
+        else:
+            clean_up(run)
     elif request.action == "boot_once":
         _prepare_boot(run, state, request, change)
         changed, message = True, f"The next boot, and no other, starts {name(system)}."
@@ -261,7 +272,13 @@ def roll_back(run: Run, state: State, request: Request) -> dict[str, Any]:
     systems, _loader = _host.read_systems(run)
     change = _change(run, systems, str(systems.current), found.origin, found.origin)
     began = time.monotonic()
-    advance(run, state, request, 2 * request.timeout + request.verify_timeout, step="rollback")
+    try:
+        advance(run, state, request, 3 * request.timeout + request.verify_timeout, step="rollback")
+    except _transaction.ClaimLost:
+        raise
+    except LabError as error:
+        # a note that cannot be written, on a full disk, is no reason to stay on a system that does not work
+        change.unknown_lines.append(str(error))
     after, message = put_back(run, found, request.timeout)
     return _result(
         run,
@@ -284,17 +301,25 @@ def put_back(run: Run, found: Transaction, timeout: float) -> tuple[Systems, str
     would have put itself back, which reboots it if the activation of the old system fails.
     """
     origin = str(found.origin)
-    await_boot(run, timeout)
     complaint = ""
+    # whoever announced a reboot is not there any more to take it back
+    run(["shutdown", "-c", "--no-wall"])
+    try:
+        await_boot(run, timeout)
+        systems, _loader = _host.read_systems(run)
+        _boot_once.drop(run)
+        if not systems.profile == systems.boot_default == origin:
+            done, default = make_boot_default(run, origin, timeout)
+            if not (done.verdict.ok and default.system == origin):
+                complaint = f"The boot default is {default.system or 'unknown'}, it could not be made {origin}."
+    except LabError as error:
+        # the running system can go back all the same
+        complaint = str(error)
     systems, _loader = _host.read_systems(run)
-    _boot_once.drop(run)
-    if not systems.profile == systems.boot_default == origin:
-        done, default = make_boot_default(run, origin, timeout)
-        if not (done.verdict.ok and default.system == origin):
-            complaint = f"The boot default is {default.system or 'unknown'}, it could not be made {origin}."
     # an activation that was stopped may have changed much, and the link to the running system not yet
     if systems.current != origin or _revert.is_installed(run):
         if not _revert.is_installed(run):
+            run(["systemctl", "stop", ACTIVATION])
             live = str(systems.current)
             _revert.install(run, origin, live, dict.fromkeys(STAGES, timeout), timeout)
         _revert.revert(run, timeout)
@@ -316,17 +341,26 @@ def advance(run: Run, state: State, request: Request, seconds: float, **changes:
     """Write down which step begins, and that the claim lasts for it."""
     boot_id = _host.boot_id(run)
     with state.locked():
-        state.write(
-            _transaction.renew(
-                state.transaction(),
-                controller=request.controller,
-                run_id=request.run_id,
-                now=time.time(),
-                seconds=seconds,
-                boot_id=boot_id,
-                **changes,
+        found = state.transaction()
+        begun = changes.get("step") == "activation" and isinstance(found, Transaction) and found.step == "activation"
+        # under the lock that the boot guard takes before it decides
+        taken_back = changes.get("step") == "commit" and state.guard_acted(request.run_id)
+        if not (begun or taken_back):
+            state.write(
+                _transaction.renew(
+                    found,
+                    controller=request.controller,
+                    run_id=request.run_id,
+                    now=time.time(),
+                    seconds=seconds,
+                    boot_id=boot_id,
+                    **changes,
+                )
             )
-        )
+    if begun:
+        raise _Begun("This activation was begun already, over a connection that was lost.")
+    if taken_back:
+        raise _reverted(run, request)
 
 
 def _activate(run: Run, state: State, request: Request, program: str, change: Change) -> Activation:
@@ -339,17 +373,21 @@ def _activate(run: Run, state: State, request: Request, program: str, change: Ch
     _boot_once.require_space(run, change.system)
     bound = request.timeout + request.confirm_timeout + _activation_unit.GRACE
     failed_units = tuple(_host.failed_units(run))
-    advance(
-        run,
-        state,
-        request,
-        bound,
-        step="activation",
-        origin=change.before,
-        target=change.system,
-        failed_units=failed_units,
-        verified=False,
-    )
+    _activation_unit.free(run)
+    try:
+        advance(
+            run,
+            state,
+            request,
+            bound,
+            step="activation",
+            origin=change.before,
+            target=change.system,
+            failed_units=failed_units,
+            verified=False,
+        )
+    except _Begun:
+        return _watch(run, state, request)
     if change.before == change.live:
         return _NOTHING
     set_root(run, FROM_ROOT, change.before)
@@ -362,7 +400,8 @@ def _activate(run: Run, state: State, request: Request, program: str, change: Ch
     try:
         _activation_unit.start(run, ACTIVATION, program, "test", request.timeout, guarded_by=change.before)
     except LabError:
-        _revert.remove(run)
+        if not _activation_unit.runs(_activation_unit.show(run)):
+            _revert.remove(run)
         raise
     return _watch(run, state, request)
 
@@ -372,15 +411,22 @@ def _watch(run: Run, state: State, request: Request) -> Activation:
     found = owned(state, request)
     # the host reverts when it was not confirmed in time, however well its units settle after that
     settle = min(request.settle, request.confirm_timeout / 2)
-    try:
-        done = _activation_unit.finish(
-            run, ACTIVATION, request.timeout, found.failed_units, request.ignored_units, settle
-        )
-    except _activation_unit.Gone:
-        if _revert.has_begun(run) or _host.boot_id(run) != found.boot_id:
-            raise _reverted(run, request) from None
-        _revert.remove(run)
-        return Activation(Verdict(Ending.NOT_BEGUN, "The activation was never started.", touched=False), Units(), "")
+    patience = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            done = _activation_unit.finish(
+                run, ACTIVATION, request.timeout, found.failed_units, request.ignored_units, settle
+            )
+            break
+        except _activation_unit.Gone:
+            if _revert.has_begun(run) or _host.boot_id(run) != found.boot_id:
+                raise _reverted(run, request) from None
+            # whoever has begun it may be about to start it
+            if time.monotonic() > patience:
+                _revert.remove(run)
+                sentence = "The activation was never started."
+                return Activation(Verdict(Ending.NOT_BEGUN, sentence, touched=False), Units(), "")
+        time.sleep(_POLL)
     if done.verdict.ending.value in UNTOUCHED:
         _revert.remove(run)
     return done
@@ -419,18 +465,20 @@ def _commit(run: Run, state: State, request: Request, change: Change, systems: S
 
 def _write_commit(run: Run, state: State, request: Request, change: Change, systems: Systems) -> None:
     found = owned(state, request)
-    if not _revert.disarm(run) or state.guard_acted(request.run_id):
-        raise _reverted(run, request)
+    verified = found.verified or (found.step in _VERIFIED_AT and systems.current == change.live)
     advance(
         run,
         state,
         request,
         request.timeout + request.verify_timeout,
-        step="commit",
+        # one that nobody has seen running is up to the boot guard
+        step="commit" if verified else "reboot",
         origin=found.origin or systems.current,
         target=change.system,
-        verified=found.verified or (found.step in _VERIFIED_AT and systems.current == change.live),
+        verified=verified,
     )
+    if not _revert.disarm(run):
+        raise _reverted(run, request)
 
 
 def _prepare_boot(run: Run, state: State, request: Request, change: Change) -> None:
@@ -445,7 +493,8 @@ def _prepare_boot(run: Run, state: State, request: Request, change: Change) -> N
         state,
         request,
         request.timeout + request.verify_timeout,
-        step=found.step,
+        # from here on a boot may start it, and the boot guard has to know
+        step="reboot",
         origin=origin,
         target=change.system,
     )
@@ -459,7 +508,9 @@ def _prepare_boot(run: Run, state: State, request: Request, change: Change) -> N
 def await_boot(run: Run, timeout: float) -> None:
     """Wait for a boot loader that is being installed: nobody may leave it half way."""
     if _activation_unit.runs(_activation_unit.show(run, BOOT)):
-        _activation_unit.wait(run, BOOT, timeout)
+        # whoever started it may have read its result, and thrown the unit away
+        with suppress(_activation_unit.Gone):
+            _activation_unit.wait(run, BOOT, timeout)
 
 
 def clean_up(run: Run) -> None:
@@ -521,7 +572,10 @@ def package_changes(run: Run, before: str, after: str) -> tuple[dict[str, object
     """What packages differ between two systems, and the lines of Nix that nobody understood."""
     if before == after:
         return _closures.packages(_closures.parse_diff("")), []
-    done = check(run([*NIX, "store", "diff-closures", before, after], timeout=300), doing="Comparing the closures")
+    done = run([*NIX, "store", "diff-closures", before, after], timeout=300)
+    if not done.ok:
+        # it is told for people, and nothing hangs on it
+        return _closures.packages(_closures.parse_diff("")), [first_error(done.stderr)]
     parsed = _closures.parse_diff(done.stdout)
     return _closures.packages(parsed), list(parsed.unknown_lines)
 

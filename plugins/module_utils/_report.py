@@ -74,7 +74,8 @@ def table(
     lines += ["", line(_HEADINGS)]
     for host, row in rows.items():
         lines.append(line(row))
-        for text in (nights[host]["reason"], _packages(nights[host])):
+        settled = steps(nights[host]["evidence"]).get("settle", {}).get("reason", "")
+        for text in (settled, nights[host]["reason"], _packages(nights[host])):
             lines += textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
     return "\n".join(lines)
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _revert_units
-from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
+from ansible_collections.homelab.nixos.plugins.module_utils import _activation_unit, _revert_units
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run, check
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._revert_units import DIRECTORY, REVERT, STAGES, Stage
 
 _POLL = 0.2
 # a stopped service may take its time to end
+_LONGEST = 3600.0
 _GRACE = 2 * _revert_units.STOP_SECONDS
-_PROPERTIES = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus"
 
 
 def arm(run: Run, origin: str, live: str, seconds: Mapping[Stage, float], timeout: float) -> None:
@@ -60,7 +59,7 @@ def disarm(run: Run) -> bool:
     """Stop the timers. False when the revert has begun: then its outcome is what counts."""
     # no timer can start the service after this, so what is seen then stays true
     run(["systemctl", "stop", *map(_revert_units.timer, STAGES)])
-    return not has_begun(run)
+    return not (has_begun(run) or is_armed(run))
 
 
 def revert(run: Run, timeout: float) -> dict[str, str]:
@@ -110,7 +109,11 @@ def is_running(run: Run) -> bool:
 
 
 def remove(run: Run) -> None:
-    """Leave nothing of the units; the running system stays what it is."""
+    """Leave nothing of the units; the running system stays what it is. A revert that runs is waited for."""
+    disarm(run)
+    if is_running(run):
+        # stopped, it would count as failed, and reboot the host
+        wait(run, _LONGEST)
     names = [REVERT, *map(_revert_units.timer, STAGES)]
     run(["systemctl", "stop", *names])
     run(["systemctl", "reset-failed", *names])
@@ -120,7 +123,7 @@ def remove(run: Run) -> None:
 
 def show(run: Run) -> dict[str, str]:
     """The state of the revert's service, in systemd's words."""
-    return properties(check(run(["systemctl", "show", REVERT, _PROPERTIES]), doing=f"Looking at {REVERT}").stdout)
+    return _activation_unit.show(run, REVERT)
 
 
 def _runs(state: Mapping[str, str]) -> bool:

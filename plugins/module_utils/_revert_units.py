@@ -55,6 +55,7 @@ Type=oneshot
 RemainAfterExit=yes
 ExecCondition={test(origin)} /run/current-system -ef {live} -o /run/current-system -ef {origin}
 ExecStartPre=-{systemctl(origin)} stop {ACTIVATION}
+ExecStartPre=-{origin}/sw/bin/bootctl set-oneshot ""
 ExecStart={origin}/bin/switch-to-configuration test
 SuccessExitStatus=4
 TimeoutStartSec={timeout:g}

@@ -23,10 +23,11 @@ from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import FROM_ROOT, PROVEN_ROOT
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
-from ansible_collections.homelab.nixos.plugins.module_utils._systems import Systems, drift, name
-from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
+from ansible_collections.homelab.nixos.plugins.module_utils._systems import Systems, drift, name, reboot_reasons
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Step, Torn, Transaction
 
-Word = Literal["failed", "rolled_back", "updated", "rollback_failed"]
+Word = Literal["failed", "rolled_back", "updated", "pending", "rollback_failed"]
+BOOT_GUARD = "lab-auto-update-boot-guard.service"
 _UNCONFIRMED = "nobody confirmed its new system in time"
 
 
@@ -45,10 +46,13 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
             dead = dead_run if found.controller == mine.controller else None
             if not own and not _transaction.is_over(found, time.time(), dead):
                 raise _transaction.Held(found, time.time())
-            # from here on it is ours to bring to an end, at the step that it was left at
+            if state.guard_acted(found.run_id) and run(["systemctl", "is-active", "--quiet", BOOT_GUARD]).ok:
+                raise LabError("The boot guard is putting this host back just now.", "Look again after its reboot.")
+            # from here on it is ours to bring to an end, and not the boot guard's
             state.write(
                 replace(
                     found,
+                    step=_step(found),
                     controller=mine.controller,
                     controller_name=mine.controller_name,
                     run_id=mine.run_id,
@@ -66,7 +70,7 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
         left_by = found.as_result()
     _rebuild.clean_up(run)
     with state.locked():
-        if word == "updated" and isinstance(found, Transaction) and found.target is not None:
+        if word in ("updated", "pending") and isinstance(found, Transaction) and found.target is not None:
             # a list that cannot be read is named by the gate
             with suppress(Unreadable):
                 state.forget_failed(found.target)
@@ -76,8 +80,16 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
     return {"outcome": word, "reason": reason, "left_by": left_by}
 
 
+def _step(found: Transaction) -> Step:
+    """The step to be noted while it is settled."""
+    if found.step in ("claimed", "rollback"):
+        return found.step
+    return "commit" if found.verified else "rollback"
+
+
 def _still(run: Run, seconds: float) -> None:
     """Wait until nothing moves any more: a boot loader that is being installed, and a revert, which is hurried on."""
+    run(["shutdown", "-c", "--no-wall"])
     _rebuild.await_boot(run, seconds)
     if _revert.is_running(run) or _revert.is_armed(run):
         _revert.revert(run, seconds)
@@ -96,7 +108,11 @@ def _end(run: Run, found: Transaction, seconds: float) -> tuple[Word, str]:
             return "rolled_back", f"{run_was}; the host is on {name(str(found.origin))}, because {_UNCONFIRMED}."
         case "finish":
             if _finish(run, systems, str(found.target), seconds):
-                return "updated", f"{run_was}, after the verification of its new system; that was finished."
+                booted, now, new = _host.parts(run, [str(systems.booted), str(systems.current), str(found.target)])
+                word: Word = "pending" if reboot_reasons(booted, now, new) else "updated"
+                return word, f"{run_was}, after the verification of its new system; that was finished."
+        case "superseded":
+            return "failed", f"{run_was}; somebody has activated {name(str(systems.current))} since, which stays."
         case "put_back":
             pass
     if found.origin is None:
@@ -111,8 +127,10 @@ def _finish(run: Run, systems: Systems, target: str, seconds: float) -> bool:
     """Make the verified system the boot default, if it is not yet."""
     if not systems.profile == systems.boot_default == target:
         done, default = _rebuild.make_boot_default(run, target, seconds)
-        if not (done.verdict.ok and default.system == target) or _boot_once.missing_files(run, target):
+        if not (done.verdict.ok and default.system == target):
             return False
+    if _boot_once.missing_files(run, target):
+        return False
     _rebuild.set_root(run, PROVEN_ROOT, target)
     return True
 

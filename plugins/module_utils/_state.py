@@ -98,6 +98,8 @@ class State:
             ended = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
             self._replace(LAST, _transaction.lines(ended))
             os.unlink(self.path(TRANSACTION))
+            with suppress(FileNotFoundError):
+                os.unlink(self.path(BOOT_GUARD))
             _sync(self.directory)
 
     def last(self) -> dict[str, object] | None:

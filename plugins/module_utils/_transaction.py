@@ -24,7 +24,7 @@ VERSION = 1
 Step = Literal["claimed", "activation", "verification", "commit", "reboot", "reboot_verification", "rollback"]
 # in the order of a night; a step is written before what it names begins
 STEPS: tuple[Step, ...] = get_args(Step)
-Settling = Literal["untouched", "reverted", "finish", "put_back"]
+Settling = Literal["untouched", "reverted", "finish", "superseded", "put_back"]
 
 # no step takes longer, so a deadline further away was written by a clock that was wrong
 LONGEST = 86400
@@ -275,6 +275,9 @@ def settle(transaction: Transaction, systems: Systems) -> Settling:
         return "finish"
     if origin is not None and systems.current == systems.profile == systems.boot_default == origin:
         return "reverted"
+    if systems.current == systems.profile == systems.boot_default not in (None, origin, transaction.target):
+        # a person has helped himself, and is not to be undone
+        return "superseded"
     return "put_back"
 
 

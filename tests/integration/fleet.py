@@ -110,22 +110,21 @@ class Fleet:
         self.hosts = tuple(host for host in lab.settings()["hosts"] if host != "builder")
 
     # ---- nights -----------------------------------------------------------------------------------------------------
+    def run(self, command: list[str]) -> Running:
+        """Start one of Ansible's programs in the clone."""
+        program = str(Path(sys.executable).parent / command[0])
+        return Running([program, *command[1:]], {**os.environ, "ANSIBLE_NOCOLOR": "1"})
+
     def begin(self, *arguments: str, playbook: str = "nightly.yml", **settings: Any) -> Running:
         """Start C(ansible-playbook) on the lab; C(settings) are extra variables."""
-        command = [
-            *(str(Path(sys.executable).parent / "ansible-playbook"), playbook, "-i", str(self.lab.inventory)),
-            *arguments,
-            *("-e", json.dumps(settings)),
-        ]
-        return Running(command, {**os.environ, "ANSIBLE_NOCOLOR": "1"})
+        inventory = str(self.lab.inventory)
+        return self.run(["ansible-playbook", playbook, "-i", inventory, *arguments, "-e", json.dumps(settings)])
 
     def begin_module(self, host: str, module: str, arguments: str, *options: str, **variables: Any) -> Running:
         """Start one module on one host, as C(ansible) does."""
-        command = [
-            *(str(Path(sys.executable).parent / "ansible"), host, "-i", str(self.lab.inventory), "-m", module),
-            *("-a", arguments, *options, "-e", json.dumps(variables)),
-        ]
-        return Running(command, {**os.environ, "ANSIBLE_NOCOLOR": "1"})
+        inventory = str(self.lab.inventory)
+        words = ["ansible", host, "-i", inventory, "-m", module, "-a", arguments]
+        return self.run([*words, *options, "-e", json.dumps(variables)])
 
     def night(self, *arguments: str, timeout: float = 600, **settings: Any) -> Night:
         """A whole night."""
@@ -195,6 +194,50 @@ class Fleet:
         """How often an update activated a system on a host, by the host's journal."""
         text = self.lab.run(host, ["journalctl", "--no-pager", "--unit", "lab-auto-update-activation.service"]).stdout
         return text.count(f"Starting lab-auto-update-activation.service - {system}/bin/switch-to-configuration test")
+
+    def failed_systems(self, host: str) -> dict[str, Any]:
+        """The systems that a host remembers as failed, by its own record."""
+        text = self.lab.read(host, "/var/lib/lab-auto-update/failed.json")
+        return {} if text is None else json.loads(text)["systems"]
+
+    def is_live(self, host: str, system: str) -> bool:
+        """Whether a system is the running one, seen from outside."""
+        return self.link(host, "/run/current-system") == system
+
+    def activation_times(self, host: str) -> list[tuple[float, str]]:
+        """When updates began to activate which systems, by the host's journal; the host may be off."""
+        text = self.lab.journal(host, "--unit=lab-auto-update-activation.service", "--output=json")
+        found = []
+        for entry in map(json.loads, text.splitlines()):
+            begun = re.search(r"^Starting .* - (\S+)/bin/switch-to-configuration test", str(entry["MESSAGE"]))
+            if begun:
+                found.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, begun[1]))
+        return found
+
+    def boot_default(self, host: str) -> str | None:
+        """The system that the boot loader starts by default, read from outside; C(None) while that is in motion."""
+        chosen = re.search(r"^default\s+(\S+)", self.lab.read(host, "/boot/loader/loader.conf") or "", re.MULTILINE)
+        entry = self.lab.read(host, f"/boot/loader/entries/{chosen[1]}") if chosen else None
+        init = re.search(r"\sinit=(\S+)/init\b", entry or "")
+        return init[1] if init else None
+
+    def leftovers(self, host: str) -> str:
+        """What is there, one a line, of all that only a change in progress needs."""
+        script = (
+            "systemctl list-units --all --plain --no-legend 'lab-auto-update-revert*' 'lab-auto-update-activation*';"
+            "find /run/systemd -name 'lab-auto-update-revert*'; find /nix/var/nix/profiles -name 'lab-candidate*';"
+            "cat /var/lib/firmware/efivars/LoaderEntryOneShot 2> /dev/null; true"
+        )
+        return self.lab.run(host, ["sh", "-c", script], check=True).stdout
+
+    def own_flakes(self, *hosts: str) -> dict[str, str]:
+        """A copy of the flake for each host, and all systems built: one flake has one night at a time."""
+        systems = [f"/etc/nixos#nixosConfigurations.{host}.config.system.build.toplevel" for host in hosts]
+        self.lab.run("builder", ["nix", "build", "--no-link", *systems], check=True, timeout=300)
+        copies = {host: f"/srv/flakes/{host}" for host in hosts}
+        script = "rm -rf /srv/flakes; for copy; do git clone --quiet --no-hardlinks /etc/nixos $copy || exit; done"
+        self.lab.run("builder", ["sh", "-c", script, "sh", *copies.values()], check=True)
+        return copies
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str = "", interval: float = 0.2) -> float:

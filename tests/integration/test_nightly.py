@@ -7,18 +7,16 @@ the boot default is read as the loader reads it, never by the code under test.
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.integration import fleet as fleet_of_a_lab
+from tests.integration.fleet import Night
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -34,81 +32,20 @@ find /boot /var/lib/lab-auto-update /var/log/lab-auto-update.log -type f -exec s
 """
 
 
-@dataclass(frozen=True)
-class Host:
-    """What a host runs and would boot."""
+class Fleet(fleet_of_a_lab.Fleet):
+    """Nights by the example's inventory."""
 
-    current: str
-    profile: str
-    boot_default: str
-    boot_id: str
-
-    def is_on(self, system: str) -> bool:
-        return self.current == self.profile == self.boot_default == system
-
-
-@dataclass(frozen=True)
-class Night:
-    """One run of the playbook, as its owner sees it."""
-
-    rc: int
-    output: str
-    seconds: float
-
-    @property
-    def outcomes(self) -> dict[str, str]:
-        """The table's rows."""
-        rows = re.findall(r"^ +(\w+) +(\w+)  +(?:\S+ )?\S*", self.output[self.output.index("HOST  ") :], re.MULTILINE)
-        return {host: outcome for host, outcome in rows if host in HOSTS}
-
-    def reason(self, host: str) -> str:
-        """The lines below the host's row, in one."""
-        table = self.output[self.output.index("HOST  ") :].splitlines()
-        rows = [number for number, line in enumerate(table) if re.match(r" +\w+ +[a-z_]+  ", line)]
-        begin = next(number for number in rows if table[number].split()[0] == host)
-        end = min([number for number in rows if number > begin] + [len(table)])
-        return " ".join(" ".join(table[begin + 1 : end]).split())
-
-
-class Fleet:
-    """The lab, and nights on it."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    def night(self, *arguments: str, playbook: str = "nightly.yml") -> Night:
+    def night(self, *arguments: str, playbook: str = "nightly.yml") -> Night:  # type: ignore[override]
         """C(ansible-playbook nightly.yml), from the clone, with its own ansible.cfg and inventory."""
-        return self.run("ansible-playbook", playbook, *arguments)
+        return self.call("ansible-playbook", playbook, *arguments)
 
-    def run(self, program: str, *arguments: str) -> Night:
+    def call(self, program: str, *arguments: str) -> Night:
         # only the way to the guests is another: the example's leads to the lab of `make demo`
         way = {
             "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
             "ansible_control_path_dir": str(self.lab.directory / "cp"),
         }
-        command = [str(Path(sys.executable).parent / program), *arguments, "-e", json.dumps(way)]
-        env = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-        began = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
-        print(done.stdout, done.stderr)
-        return Night(done.returncode, done.stdout + done.stderr, time.monotonic() - began)
-
-    def look(self, host: str) -> Host:
-        script = (
-            "readlink -f /run/current-system /nix/var/nix/profiles/system;"
-            'entry=$(sed -n "s/^default *//p" /boot/loader/loader.conf);'
-            'grep -o "init=[^ ]*" "/boot/loader/entries/$entry"; cat /proc/sys/kernel/random/boot_id'
-        )
-        current, profile, init, boot_id = self.lab.run(host, ["sh", "-c", script], check=True).stdout.split()
-        return Host(current, profile, init.removeprefix("init=").removesuffix("/init"), boot_id)
-
-    def looks(self) -> dict[str, Host]:
-        return {host: self.look(host) for host in HOSTS}
-
-    def target(self, host: str) -> str:
-        """The system that the flake, as it is on the builder now, has for a host."""
-        attribute = f"/etc/nixos#nixosConfigurations.{host}.config.system.build.toplevel.outPath"
-        return self.lab.run("builder", ["nix", "eval", "--raw", attribute], check=True).stdout.strip()
+        return self.run([program, *arguments, "-e", json.dumps(way)]).wait()
 
     def state(self) -> dict[str, str]:
         state = {host: self.lab.run(host, ["sh", "-c", STATE]).stdout for host in HOSTS}
@@ -235,7 +172,7 @@ def test_one_bad_one_absent_and_one_lost_host_are_told_apart_and_the_good_one_is
     lab = fleet.lab
     lab.move()
     lab.fault("web", "activate-fails")
-    lab.fault("dns", "slow-activation=60")
+    lab.fault("dns", "slow-activation=20")
     lab.stop("nas")
     before = {host: fleet.look(host) for host in ("dev", "web", "dns")}
 
@@ -248,7 +185,9 @@ def test_one_bad_one_absent_and_one_lost_host_are_told_apart_and_the_good_one_is
 
     cutter = threading.Thread(target=cut_the_power_of_dns)
     cutter.start()
-    night = fleet.night()
+    # short waits for a host that never comes back
+    bounds = "lab_activation_timeout=40 lab_confirm_timeout=15 lab_reboot_timeout=30 lab_boot_confirm_timeout=20"
+    night = fleet.night("-e", bounds)
     cutter.join()
 
     assert night.rc != 0
@@ -315,7 +254,7 @@ def test_a_system_that_needs_a_reboot_and_is_not_well_after_it_is_taken_back_by_
 
 def test_the_health_check_works_by_hand_and_by_playbook(fleet: Fleet):
     for name in ("lab_health_check", "homelab.nixos.lab_health_check"):
-        done = fleet.run("ansible", "all", "-m", name)
+        done = fleet.call("ansible", "all", "-m", name)
         assert done.rc == 0, done.output
         assert done.output.count("SUCCESS") == len(HOSTS) + 1
     fleet.lab.run("web", ["systemctl", "stop", "web.service"], check=True)
@@ -329,7 +268,7 @@ def test_the_health_check_works_by_hand_and_by_playbook(fleet: Fleet):
 
 def test_every_setting_of_the_example_is_a_setting(fleet: Fleet):
     """The example is what people copy."""
-    done = fleet.run("ansible-inventory", "--list", "--export")
+    done = fleet.call("ansible-inventory", "--list", "--export")
     data = json.loads(done.output[done.output.index("{") : done.output.rindex("}") + 1])
     used = {name for group in data.values() for name in group.get("vars", {})}
     used |= {name for hostvars in data["_meta"]["hostvars"].values() for name in hostvars}

@@ -80,16 +80,21 @@ LINT = (
 )
 # In a copy without git, molecule would not find its base by itself.
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
-NIGHTS = "tests/integration/test_nightly.py"
 CORE = pytest("core", "tests/unit", "tests/property")
-NIGHTLY = pytest("nightly", NIGHTS)
-LAB_ITSELF = "tests/integration/test_lab.py"
-LAB = pytest("lab", LAB_ITSELF)
-CONTRACT = pytest("contract", "tests/integration", f"--ignore={NIGHTS}", f"--ignore={LAB_ITSELF}")
+# Each of these boots a lab of its own; the modules' contract tests share one.
+SCENARIOS = ("lab", "nightly", "reverts", "reboots", "interrupted", "recovery", "two_controllers", "rollback_playbook")
+FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
+LAB, NIGHTLY, REVERTS, REBOOTS, INTERRUPTED, RECOVERY, TWO, ROLLBACK = (pytest(*item) for item in FILES.items())
+CONTRACT = pytest("contract", "tests/integration", *(f"--ignore={file}" for file in FILES.values()))
 SOAK = (pytest("soak", "-m", "soak", minutes=180),)
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     # Tests on the lab mostly wait, so there are more lanes than cores.
-    "all": ((*LINT, LAB), (NIGHTLY,), (CONTRACT,), (MOLECULE, CORE)),
+    "all": (
+        (*LINT, LAB, REVERTS, TWO),
+        (NIGHTLY, RECOVERY),
+        (CONTRACT, INTERRUPTED),
+        (MOLECULE, CORE, REBOOTS, ROLLBACK),
+    ),
     "lint": (LINT,),
     "soak": (SOAK,),
 }

@@ -151,10 +151,10 @@ let
             [Unit]
             Description=Go back to the former system unless lab-auto-update confirms this boot
             DefaultDependencies=no
-            After=systemd-remount-fs.service
+            After=systemd-remount-fs.service boot.mount
             Before=shutdown.target
             Conflicts=shutdown.target
-            RequiresMountsFor=/var/lib/lab-auto-update /nix /boot
+            RequiresMountsFor=/var/lib/lab-auto-update /nix
             X-RestartIfChanged=false
             X-StopOnRemoval=false
 

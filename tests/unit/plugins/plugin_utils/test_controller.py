@@ -125,7 +125,9 @@ def test_a_controller_is_its_machine_unless_it_is_named(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("text", [None, "", "uninitialized\n", "3f0a\n"])
-def test_a_machine_without_an_id_goes_by_its_host_name(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_machine_without_an_id_goes_by_its_host_name(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     machine_id = tmp_path / "machine-id"
     if text is not None:
         machine_id.write_text(text)
