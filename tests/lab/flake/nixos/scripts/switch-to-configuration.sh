@@ -233,10 +233,11 @@ say "starting the following units" $(shown "${!start[@]}")
 job start "${!start[@]}"
 rm -f /run/nixos/start-list
 
-# settle: no job is running, and a quarter of a second brings no new one
+# settle: no job is running but that of the unit this runs in, and a quarter of a second brings no new one
+unit=$(sed -n 's|^0::.*/||p' /proc/self/cgroup)
 for _ in $(seq 240); do
   sleep 0.25
-  [ -n "$(systemctl list-jobs --no-legend --no-pager)" ] || break
+  systemctl list-jobs --plain --no-legend --no-pager | awk -v own="$unit" '$2 != own { found = 1 } END { exit !found }' || break
 done
 
 failed=() fresh=()
