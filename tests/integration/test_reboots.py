@@ -14,7 +14,7 @@ import pytest
 from tests.integration.fleet import Fleet, until
 from tests.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.soak]
 
 QUICK: dict[str, Any] = {
     "lab_stages": [],

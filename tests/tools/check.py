@@ -82,18 +82,17 @@ LINT = (
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
 CORE = pytest("core", "tests/unit", "tests/property")
 # Each of these boots a lab of its own; the modules' contract tests share one.
-SCENARIOS = ("lab", "nightly", "reverts", "reboots", "interrupted", "recovery", "two_controllers", "rollback_playbook")
-FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
-LAB, NIGHTLY, REVERTS, REBOOTS, INTERRUPTED, RECOVERY, TWO, ROLLBACK = (pytest(*item) for item in FILES.items())
+FILES = {name: f"tests/integration/test_{name}.py" for name in ("lab", "nightly", "reverts")}
+LAB, NIGHTLY, REVERTS = (pytest(*item) for item in FILES.items())
 CONTRACT = pytest("contract", "tests/integration", *(f"--ignore={file}" for file in FILES.values()))
 SOAK = (pytest("soak", "-m", "soak", minutes=180),)
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     # Tests on the lab mostly wait, so there are more lanes than cores.
     "all": (
-        (*LINT, LAB, REVERTS, TWO),
-        (NIGHTLY, RECOVERY),
-        (CONTRACT, INTERRUPTED),
-        (MOLECULE, CORE, REBOOTS, ROLLBACK),
+        (*LINT, LAB),
+        (NIGHTLY,),
+        (CONTRACT,),
+        (MOLECULE, CORE, REVERTS),
     ),
     "lint": (LINT,),
     "soak": (SOAK,),
