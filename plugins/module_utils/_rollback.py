@@ -139,7 +139,9 @@ def seen(text: str) -> Seen | None:
         next_boot=following,
         wanted=first("wanted"),
         system=system("system") if first("ready") == "yes" else None,
-        generations={int(number): path for number, _at, path in generations if number.isdigit() and is_store_path(path)},
+        generations={
+            int(number): path for number, _at, path in generations if number.isdigit() and is_store_path(path)
+        },
         reboot_due=tuple(said.get("reboot_due", ())),
         log="\n".join(said.get("log", ())),
     )
