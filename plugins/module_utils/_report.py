@@ -76,7 +76,10 @@ def table(
         lines.append(line(row))
         settled = steps(nights[host]["evidence"]).get("settle", {}).get("reason", "")
         for text in (settled, nights[host]["reason"], _packages(nights[host])):
-            lines += textwrap.wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+            # paths stay whole, so that they can be copied
+            lines += textwrap.wrap(
+                text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
+            )
     return "\n".join(lines)
 
 

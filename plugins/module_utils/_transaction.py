@@ -275,7 +275,8 @@ def settle(transaction: Transaction, systems: Systems) -> Settling:
         return "finish"
     if origin is not None and systems.current == systems.profile == systems.boot_default == origin:
         return "reverted"
-    if systems.current == systems.profile == systems.boot_default not in (None, origin, transaction.target):
+    agree = systems.current == systems.profile == systems.boot_default
+    if agree and systems.current not in (None, origin, transaction.target):
         # a person has helped himself, and is not to be undone
         return "superseded"
     return "put_back"
