@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
@@ -31,7 +32,10 @@ class ActionModule(LabAction):
                 **{name: {"type": "raw"} for name in self._task.args if name not in _OWN},
             }
         )
-        self._seconds = {name: float(checked[name]) for name in _OWN if name != "action"}
+        for option in _TIMEOUTS:
+            if checked[option] < 1:
+                raise LabError(f"{option} is {checked[option]}.", "It is a number of seconds, at least 1.")
+        self._seconds = {name: float(checked[name]) for name in _TIMEOUTS}
         self._task_vars = task_vars
         args = {**self._task.args, "action": checked["action"]}
         if args["action"] not in _CHANGING:
@@ -121,7 +125,8 @@ class ActionModule(LabAction):
         return self.claim(args, self._task_vars)
 
 
-_OWN = ("action", "timeout", "confirm_timeout", "verify_timeout", "reboot_timeout")
+_TIMEOUTS = ("timeout", "confirm_timeout", "verify_timeout", "reboot_timeout")
+_OWN = ("action", *_TIMEOUTS)
 
 
 def _answered(result: Mapping[str, Any]) -> bool:

@@ -178,7 +178,8 @@ def build(run: Run, candidate: Candidate, request: Request, deadline: Deadline) 
     options = _nix.option_args(request.options)
     # the links keep the results from the garbage collector until the roots are there
     links = os.path.join(candidate.scratch, "system")
-    argv = [*_nix.NIX, "build", *options, "--no-update-lock-file", "--json", "--out-link", links, "--"]
+    # without --keep-going Nix cancels the others at the first failure, and names them as failed too
+    argv = [*_nix.NIX, "build", *options, "--keep-going", "--no-update-lock-file", "--json", "--out-link", links, "--"]
     done = run(
         [*argv, *(_nix.installable(candidate.flake, attribute) for attribute in attributes)],
         timeout=deadline.left(),

@@ -122,6 +122,7 @@ let
               [Unit]
               Description=${service}, the service of this host (${package})
               After=network.target
+              ${if flapping then "StartLimitIntervalSec=0" else ""}
 
               [Service]
               Type=exec
