@@ -33,6 +33,7 @@ OURS = "lab-auto-update"
 ADOPTING = "refs/lab-auto-update/adopting"
 _NEW_LOCK = ".flake.lock.lab-auto-update"
 _INDEX_LOCK_WAIT = 10.0
+_LOCK_POLL = 0.5
 
 
 class Deadline:
@@ -47,6 +48,9 @@ class Deadline:
         if left <= 0:
             raise LabError(f"The time-out of {self.seconds:g} s is over.", "Raise timeout.")
         return left
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._end
 
 
 @dataclass(frozen=True)
@@ -98,20 +102,21 @@ def find_place(run: Run, path: str, deadline: Deadline) -> Place:
     while not os.path.lexists(os.path.join(above, ".git")):
         above, below = os.path.dirname(above), above
         if above == below:
-            return PlainPlace(directory)
+            return PlainPlace(directory, deadline)
     return GitPlace(run, directory, deadline)
 
 
 class PlainPlace:
     """A flake outside git: the candidate is a copy, and adoption is one rename."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, deadline: Deadline) -> None:
         self._directory = directory
+        self._deadline = deadline
         self._lock_path = os.path.join(directory, LOCK_NAME)
         self._before = b""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
-        return _held(self._directory, self._directory)
+        return _held(self._directory, self._directory, self._deadline)
 
     def settle(self, check_mode: bool) -> list[str]:
         _remove_file(os.path.join(self._directory, _NEW_LOCK))
@@ -167,7 +172,7 @@ class GitPlace:
                 f"{self._ours} cannot be made: {error.strerror}.",
                 "Run the task as the owner of the checkout (become_user).",
             ) from error
-        return _held(self._ours, self._directory)
+        return _held(self._ours, self._directory, self._deadline)
 
     def settle(self, check_mode: bool) -> list[str]:
         _remove_file(os.path.join(self._directory, _NEW_LOCK))
@@ -420,16 +425,28 @@ def refusing_hook(trace: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _held(directory: str, flake: str) -> Iterator[None]:
+def _held(directory: str, flake: str, deadline: Deadline) -> Iterator[None]:
+    """Hold the lock of C(flake), once whoever has it is done with it."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LabError(f"Another update of the flake in {flake} is running.", "Wait for its end.") from error
+        while not _locked(handle):
+            if deadline.is_over():
+                raise LabError(
+                    f"Another update of the flake in {flake} did not end within {deadline.seconds:g} s.",
+                    "Wait for its end, or raise timeout.",
+                )
+            time.sleep(_LOCK_POLL)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _refuse_torn(lock_path: str, restore: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED, Ending
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import utc
 
 Word = Literal[
     "updated",
@@ -154,7 +155,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("deferred", _message(claim) or "It could not be claimed.")
     origin = made["probe"]["systems"]["current"]
     if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
-        return Outcome("deferred", _message(look) or "Somebody else changed or rebooted it since the night began.")
+        return Outcome("deferred", _message(look) or _who_came_between(made["probe"], look))
     if not gate.get("healthy"):
         if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
@@ -220,6 +221,15 @@ def _unsettled(settle: Mapping[str, Any]) -> Outcome:
         return Outcome("lost", f"It went away while the leftovers of another run were settled: {_message(settle)}")
     word: Word = "rollback_failed" if settle.get("outcome") == "rollback_failed" else "deferred"
     return Outcome(word, f"What another run left could not be settled: {_message(settle)}")
+
+
+def _who_came_between(probe: Mapping[str, Any], look: Mapping[str, Any]) -> str:
+    last = look.get("last") or {}
+    if not last or last == probe.get("last"):
+        return "Somebody else changed or rebooted it since the night began."
+    holder = f"{last.get('controller_name')} (controller {last.get('controller')}), run {last.get('run_id')}"
+    since = utc(float(last.get("since") or 0))
+    return f"Since the night began it was held by {holder}, since {since}, which ended with {last.get('outcome')}."
 
 
 def _is_untouched(activation: Mapping[str, Any]) -> bool:

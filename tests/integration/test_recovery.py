@@ -215,7 +215,7 @@ def test_a_cable_that_is_out_and_garbage_that_is_collected_meanwhile_do_not_stop
         "lab_stages": ["first", "second"],
         "lab_stage": each("second", web="first"),
         # so that a dead connection is known as one well before the end of the activation
-        "ansible_ssh_common_args": f"-F {lab.ssh_config} -o ServerAliveInterval=3",
+        "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=3",
         "ansible_control_path": f"{lab.directory}/connection-%%h",
     }
     run = fleet.begin(**(QUICK | settings))

@@ -114,9 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     match arguments.verb:
         case "up":
             begun = time.monotonic()
-            Lab.up(
-                arguments.count, arguments.name, arguments.nix, arguments.without_python, arguments.without_guard
-            )
+            Lab.up(arguments.count, arguments.name, arguments.nix, arguments.without_python, arguments.without_guard)
             print(
                 f"lab '{lab.name}' is up after {time.monotonic() - begun:.1f} s: ansible -i {lab.inventory} all -m ping"
             )

@@ -217,3 +217,11 @@ def test_a_host_that_went_away_in_the_reboot_that_was_to_bring_its_system_is_los
 
 def test_the_bad_words_are_those_of_the_design():
     assert {"failed", "rolled_back", "rollback_failed", "lost"} == _outcome.BAD
+
+
+def test_a_host_that_somebody_else_changed_meanwhile_is_told_with_their_name() -> None:
+    last = {"controller": "c", "controller_name": "nas", "run_id": "r2", "since": 0, "outcome": "updated"}
+    seen = {**CLAIMED, "look_again": {**look(NEW), "last": last}}
+    assert "nas (controller c), run r2, since 1970-01-01 00:00:00 UTC" in _outcome.outcome(seen, NEW).reason
+    by_hand = {**seen, "probe": {**look(OLD), "last": last}}
+    assert _outcome.outcome(by_hand, NEW).reason.startswith("Somebody else changed")
