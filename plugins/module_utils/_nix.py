@@ -104,19 +104,6 @@ def option_args(options: Mapping[str, object]) -> list[str]:
     return args
 
 
-def attribute_name(name: str) -> str:
-    """C(name) as a quoted attribute of the Nix language, so that dots and dashes in host names mean nothing."""
-    if not name or re.search(r"[\x00-\x1f\x7f]", name):
-        raise LabError(f"{name!r} is not the name of a system.", "Use the attribute name below nixosConfigurations.")
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
-    return f'"{escaped}"'
-
-
-def system_attribute(name: str) -> str:
-    """The attribute of a flake that holds the system of host C(name)."""
-    return f"nixosConfigurations.{attribute_name(name)}.config.system.build.toplevel"
-
-
 def installable(flake: str, attribute: str) -> str:
     """C(flake#attribute) for a command line; the attribute may not smuggle in an option, a flake or an output."""
     if not attribute or re.search(r"[\x00-\x1f\x7f#^]", attribute) or attribute.startswith("-"):

@@ -52,13 +52,6 @@ def test_options_are_two_words_each() -> None:
     assert "hunter2" not in str(failure.value)
 
 
-def test_the_names_of_hosts_mean_nothing_to_the_language() -> None:
-    assert _nix.system_attribute("a.b") == 'nixosConfigurations."a.b".config.system.build.toplevel'
-    assert _nix.attribute_name('"${x}\\') == '"\\"\\${x}\\\\"'
-    with pytest.raises(LabError):
-        _nix.attribute_name("")
-
-
 def test_an_installable_is_one_flake_and_one_attribute() -> None:
     assert _nix.installable("/etc/nixos", 'a."b.c".d') == '/etc/nixos#a."b.c".d'
     assert _nix.installable(".", 'a."50%{"') == '.#a."50%25%7B"'

@@ -21,6 +21,11 @@ defaultEntry() {
     if [[ ${entry##*/} == $pattern ]]; then echo "${entry##*/}"; return; fi
   done
 }
+calledDefault() { # while it is set, the entry for the next boot is called the default by the real one, too
+  local once
+  once=$(variable LoaderEntryOneShot)
+  if [ -n "$once" ]; then echo "$once"; else defaultEntry; fi
+}
 field() { sed -n "s/^$1  *//p" "$entries/$2" | head -n 1; }
 known() { [ -e "$entries/$1" ]; }
 target() { # the special names that bootctl knows
@@ -77,7 +82,7 @@ case $verb in
       if [ -n "$value" ]; then echo "${name#*:} Entry: $value"; fi
     done
     echo
-    default=$(defaultEntry)
+    default=$(calledDefault)
     if [ -n "$default" ]; then
       echo "Default Boot Loader Entry:"
       echo "         type: Boot Loader Specification Type #1 (.conf)"
@@ -89,7 +94,7 @@ case $verb in
     fi
     ;;
   list)
-    default=$(defaultEntry) selected=$(variable LoaderEntrySelected)
+    default=$(calledDefault) selected=$(variable LoaderEntrySelected)
     for entry in $entries/*.conf; do
       [ -e "$entry" ] || continue
       id=${entry##*/}
