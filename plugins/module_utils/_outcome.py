@@ -155,7 +155,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("deferred", _message(claim) or "It could not be claimed.")
     origin = made["probe"]["systems"]["current"]
     if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
-        return Outcome("deferred", _message(look) or _who_came_between(made["probe"], look))
+        return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else _message(look))
     if not gate.get("healthy"):
         if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
@@ -262,4 +262,11 @@ def _lost(result: Mapping[str, Any]) -> bool:
 
 
 def _message(result: Mapping[str, Any]) -> str:
-    return str(result.get("msg") or "").strip()
+    """Why a step failed, in its own words; a look that was well, but not what was hoped for, tells what it saw."""
+    words = str(result.get("msg") or "").strip()
+    # what Ansible puts where a result failed by failed_when alone
+    if words and not words.startswith("Task failed: "):
+        return words
+    systems = result.get("systems") or {}
+    names = {"current": "It runs", "profile": "its profile is", "boot_default": "its boot default is"}
+    return f"{', '.join(f'{said} {systems[key]}' for key, said in names.items())}." if systems else ""

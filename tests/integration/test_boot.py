@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import Module
 from tests.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 HOST = "dev"
 CURRENT, BOOTED, PROFILE = "/run/current-system", "/run/booted-system", "/nix/var/nix/profiles/system"

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.fleet import Fleet, until
 from tests.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 QUICK: dict[str, Any] = {
     "lab_stages": [],
@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {
     "lab_confirm_timeout": 30,
     "lab_activation_timeout": 120,
     "lab_boot_confirm_timeout": 25,
-    "lab_reboot_timeout": 90,
+    "lab_reboot_timeout": 60,
 }
 
 
@@ -33,6 +33,7 @@ def fleet() -> Iterator[Fleet]:
         yield Fleet(lab)
 
 
+@pytest.mark.soak
 def test_after_a_reboot_each_host_ends_where_its_grade_promises_and_its_boot_default_is_right(fleet: Fleet):
     lab = fleet.lab
     lab.move()

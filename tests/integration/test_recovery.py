@@ -17,7 +17,7 @@ import pytest
 from tests.integration.fleet import Fleet, Night, Running, until
 from tests.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 HOSTS = ("dev", "web", "nas", "dns", "host5", "host6")
 ROOTS = "/nix/var/nix/gcroots/lab-auto-update"

@@ -26,7 +26,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._systems import Syst
 from tests.integration.fleet import ROOT, TRANSACTION, Fleet, Night, Running, until
 from tests.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 HOSTS = ("dev", "web", "nas", "dns")
 PLAYBOOK = "playbooks/rollback.yml"

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.fleet import Fleet, Night, Running, until
 from tests.lab import Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.soak]
+pytestmark = pytest.mark.lab
 
 HOSTS = ("dev", "web")
 QUICK: dict[str, Any] = {

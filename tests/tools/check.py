@@ -30,7 +30,7 @@ OUTPUT = ROOT / "tests" / "output"
 VENV = ROOT / ".venv" / "bin"
 SCRIPTS = (".ci/run", "nix/boot-guard.sh", "tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
-MINUTES = 20  # the end of any step but a soak
+MINUTES = 30  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -82,20 +82,38 @@ LINT = (
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
 CORE = pytest("core", "tests/unit", "tests/property")
 # Each of these boots a lab of its own; the modules' contract tests share one.
-FILES = {name: f"tests/integration/test_{name}.py" for name in ("lab", "nightly", "reverts")}
-LAB, NIGHTLY, REVERTS = (pytest(*item) for item in FILES.items())
-CONTRACT = pytest("contract", "tests/integration", *(f"--ignore={file}" for file in FILES.values()))
-SOAK = (pytest("soak", "-m", "soak", minutes=180),)
+ROLLBACK = "rollback_playbook"
+SCENARIOS = ("lab", "nightly", "reverts", "recovery", "reboots", "two_controllers", ROLLBACK, "interrupted")
+FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
+OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
+CONTRACT = pytest("contract", "tests/integration", *OTHERS)
+
+
+def scenarios(*names: str) -> tuple[Step, ...]:
+    return tuple(pytest(name, FILES[name]) for name in names)
+
+
+def soak(name: str, *paths: str) -> Step:
+    return pytest(f"soak-{name}", "-m", "soak", *paths, minutes=60)
+
+
+def long_scenarios(*names: str) -> tuple[Step, ...]:
+    return tuple(soak(name, FILES[name]) for name in names)
+
+
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     # Tests on the lab mostly wait, so there are more lanes than cores.
     "all": (
-        (*LINT, LAB),
-        (NIGHTLY,),
+        (*LINT, *scenarios("lab", "recovery")),
+        scenarios("nightly", "two_controllers"),
         (CONTRACT,),
-        (MOLECULE, CORE, REVERTS),
+        (MOLECULE, CORE, *scenarios("reverts", ROLLBACK, "reboots")),
     ),
     "lint": (LINT,),
-    "soak": (SOAK,),
+    "soak": (
+        long_scenarios("interrupted", "reboots"),
+        (*long_scenarios(ROLLBACK, "two_controllers", "recovery", "lab"), soak("others", "tests", *OTHERS)),
+    ),
 }
 
 total = Count()

@@ -221,7 +221,14 @@ def test_the_bad_words_are_those_of_the_design():
 
 def test_a_host_that_somebody_else_changed_meanwhile_is_told_with_their_name() -> None:
     last = {"controller": "c", "controller_name": "nas", "run_id": "r2", "since": 0, "outcome": "updated"}
-    seen = {**CLAIMED, "look_again": {**look(NEW), "last": last}}
+    filler = "Task failed: Action failed: Unknown error."
+    seen = {**CLAIMED, "look_again": {**look(NEW), "last": last, "failed": True, "msg": filler}}
     assert "nas (controller c), run r2, since 1970-01-01 00:00:00 UTC" in _outcome.outcome(seen, NEW).reason
     by_hand = {**seen, "probe": {**look(OLD), "last": last}}
     assert _outcome.outcome(by_hand, NEW).reason.startswith("Somebody else changed")
+
+
+def test_a_proof_that_fails_tells_what_was_seen() -> None:
+    proof = {**look(OLD), "failed": True, "msg": "Task failed: Action failed: Unknown error."}
+    told = _outcome.outcome({**COMMITTED, "proof": proof}, NEW)
+    assert told.reason == f"It runs {OLD}, its profile is {OLD}, its boot default is {OLD}."
