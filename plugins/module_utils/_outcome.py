@@ -155,7 +155,8 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("deferred", _message(claim) or "It could not be claimed.")
     origin = made["probe"]["systems"]["current"]
     if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
-        return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else _message(look))
+        unseen = _message(look) or "It could not be looked at again."
+        return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else unseen)
     if not gate.get("healthy"):
         if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
