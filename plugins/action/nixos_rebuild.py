@@ -61,6 +61,11 @@ class ActionModule(LabAction):
             return {"ending": "not_begun", **claim}
         result = self._change(args)
         released = {**who, "state": "released", "outcome": "updated", "reason": ""}
+        if args["action"] != "switch":
+            released |= {
+                "outcome": "pending",
+                "reason": f"Asked for with action {args['action']}, and no more than that.",
+            }
         if result.get("failed"):
             if result.get("ending") not in UNTOUCHED:
                 back = self._change({**who, "action": "rollback"})
@@ -84,7 +89,7 @@ class ActionModule(LabAction):
         tested = self._test({**args, "action": "test"})
         if tested.get("failed") or args["action"] == "test":
             return tested
-        default = self._persist({**args, "action": "boot"}, self._seconds["verify_timeout"])
+        default = self._persist({**_of_system(args, tested), "action": "boot"}, self._seconds["verify_timeout"])
         merged = {**tested, **default}
         for key in ("before", "packages", "units", "output", "diff"):
             merged[key] = tested[key]
@@ -98,6 +103,7 @@ class ActionModule(LabAction):
         result = self._module({**args, "phase": "activate"})
         if not _answered(result):
             result = self.until(lambda: self._module({**args, "phase": "follow"}), _answered, bound + _GRACE)
+        args = _of_system(args, result)
         if result.get("failed"):
             # after a loss nobody knows what became of it, and that is what `changed` has to say
             return result if _answered(result) else {**result, "changed": True, "ending": "unknown"}
@@ -127,6 +133,12 @@ class ActionModule(LabAction):
 
 _TIMEOUTS = ("timeout", "confirm_timeout", "verify_timeout", "reboot_timeout")
 _OWN = ("action", *_TIMEOUTS)
+
+
+def _of_system(args: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments for what comes after an activation: they name the very system, and not where it came from."""
+    kept = {name: value for name, value in args.items() if name not in ("flake", "attribute")}
+    return {**kept, "system": result["system"]} if "system" in result else dict(args)
 
 
 def _answered(result: Mapping[str, Any]) -> bool:

@@ -77,7 +77,7 @@ def outcome(
         "bad": told.bad,
         "decided": told.decided,
         "must_be_put_back": _outcome.must_be_put_back(evidence, target or None),
-        "proven": told.word in ("updated", "pending"),
+        "proven": told.word == "updated",
         "remember": told.remember,
     }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _host, _rebuild, _settle, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _host, _rebuild, _revert, _settle, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT
@@ -103,6 +103,9 @@ def renew(
     changes: _transaction.Changes = {}
     if step is not None:
         changes["step"] = step
+    if step in ("reboot", "reboot_verification"):
+        # what was verified is not the boot that comes now
+        changes["verified"] = False
     if step == "reboot_verification":
         # by the clock that the boot guard has, which nobody sets
         changes["guard_until"] = _uptime(run) + who.seconds
@@ -159,12 +162,22 @@ def release(run: Run, state: State, who: Claimant, ending: Ending) -> dict[str, 
         held = _transaction.own(found, controller=who.controller, run_id=who.run_id, now=now)
         if not who.dry_run:
             # the transaction ends last: what is killed before is settled by the next run
+            if ending.outcome in _GOOD:
+                _let_it_stay(run)
             if ending.proven:
                 prove(run)
             if held.target is not None:
                 _keep(state, held.target, who, ending, now)
             state.close(ending.outcome, ending.reason, now)
         return {"changed": True, "transaction": None}
+
+
+def _let_it_stay(run: Run) -> None:
+    """Nothing may take back a system that is said to be well; without a commit its revert is armed still."""
+    if _revert.is_installed(run):
+        if not _revert.disarm(run):
+            raise LabError("This host has begun to return to its old system.", data={"reverted": True})
+        _revert.remove(run)
 
 
 def prove(run: Run) -> None:

@@ -101,11 +101,13 @@ def steps(evidence: Mapping[str, Any]) -> Evidence:
 def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     """Whether the host may run, or boot, something else than the system it came from."""
     made = steps(evidence)
-    if made.get("look_again", {}).get("systems", {}).get("current") == target:
-        # it has had the target before tonight, and going back to that would be no way back
-        return False
     if "activation" not in made or (target is not None and _is_well(made, target)):
         return False
+    systems = made.get("look_again", {}).get("systems", {})
+    if systems.get("current") == target:
+        # it has had the target before tonight: only a boot of it leads away from what it had
+        reboot = made.get("reboot", {})
+        return systems.get("booted") != target and (bool(reboot.get("rebooted")) or _lost(reboot))
     return not _is_untouched(made["activation"]) or any(step in made for step in _BOOTING)
 
 
@@ -153,8 +155,10 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("failed", "It stopped answering before anything was activated.")
     if claim.get("failed"):
         return Outcome("deferred", _message(claim) or "It could not be claimed.")
-    origin = made["probe"]["systems"]["current"]
-    if look.get("systems") != made["probe"]["systems"] or look.get("boot_id") != made["probe"].get("boot_id"):
+    systems = made["probe"]["systems"]
+    # what a host booted last is its way back where it runs the target already
+    origin = systems.get("booted") if systems["current"] == target else systems["current"]
+    if look.get("systems") != systems or look.get("boot_id") != made["probe"].get("boot_id"):
         unseen = _message(look) or "It could not be looked at again."
         return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else unseen)
     if not gate.get("healthy"):
@@ -187,7 +191,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         return Outcome("lost", why)
     if not activation:
         return Outcome("failed", why or "Nothing was activated.", decided=False)
-    if _is_untouched(activation) or origin == target:
+    if _is_untouched(activation) or systems["current"] == target:
         return Outcome("failed", why or "It was not activated.")
     return Outcome("lost", why or "Nobody saw how its update ended.", decided=False)
 
@@ -195,8 +199,11 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
 def _of_the_rollback(made: Evidence, why: str) -> Outcome:
     """What to say of a host that was seen back on its old system."""
     check = made.get("rollback_verification", {})
+    if not check.get("checks") and not check.get("healthy"):
+        what = _message(check) or "nobody asked."
+        return Outcome("rolled_back", f"{why} Whether the old system is healthy could not be told: {what}")
     if not check.get("healthy"):
-        what = _message(check) or "its health could not be told."
+        what = _message(check)
         return Outcome("rolled_back", f"{why} Not caused by the update, the old system fails its checks, too: {what}")
     due = made["rollback_proof"]["reboot_reasons"]
     reason = f"{why} A reboot is due: {', '.join(due)}." if due else why

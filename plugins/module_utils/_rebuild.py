@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Unpack, cast
 
@@ -173,31 +173,42 @@ def perform(run: Run, state: State, request: Request) -> dict[str, Any]:
             return confirm(watched, state, request)
         return _perform(watched, state, request)
     except LabError as error:
-        error.data.setdefault("changed", bool(touching))
-        error.data.setdefault("ending", Ending.UNKNOWN.value if touching else Ending.NOT_BEGUN.value)
+        begun = bool(touching) or _was_begun(state, request)
+        error.data.setdefault("changed", begun)
+        error.data.setdefault("ending", Ending.UNKNOWN.value if begun else Ending.NOT_BEGUN.value)
         raise
+
+
+def _was_begun(state: State, request: Request) -> bool:
+    """Whether the activation may have been begun by another process of the same run."""
+    if request.action != "test" or request.check_mode:
+        return False
+    found = state.transaction()
+    own = isinstance(found, Transaction) and _transaction.is_own(found, request.controller, request.run_id)
+    step = found.step if isinstance(found, Transaction) and own else None
+    return step == "activation" or (request.phase == "follow" and step != "claimed")
 
 
 def _perform(run: Run, state: State, request: Request) -> dict[str, Any]:
     began = time.monotonic()
     durations: dict[str, float] = {}
-    system = request.system
+    claimed = request.action in _CLAIMED and not request.check_mode
+    found = owned(state, request) if claimed else None
+    # a connection that was lost before anything was begun leaves nothing to follow, whoever says so
+    following = found is not None and request.action == "test" and found.step == "activation"
+    system = found.target if found is not None and following else request.system
     if system is None:
         system = build(run, str(request.flake), str(request.attribute), request.options, request.timeout)
         durations["build"] = round(time.monotonic() - began, 1)
     program = switch_to_configuration(system, request.specialisation)
     require_program(run, program)
-    claimed = request.action in _CLAIMED and not request.check_mode
-    found = owned(state, request) if claimed else None
     if claimed and request.action != "test":
         # one whose connection was lost: what is read of the host before its end is not worth anything
         await_boot(run, request.timeout)
-    if claimed and request.system is not None:
+    if claimed and request.system is not None and not following:
         set_root(run, TARGET_ROOT, system)
     (live,) = _host.resolve(run, [program.removesuffix("/bin/switch-to-configuration")])
     systems, _loader = _host.read_systems(run)
-    # a connection that was lost before anything was begun leaves nothing to follow, whoever says so
-    following = found is not None and request.action == "test" and found.step == "activation"
     # read_systems refuses a host without a current system
     before = str(found.origin if found is not None and following else systems.current)
     change = _change(run, systems, before, system, live or system)
@@ -216,7 +227,9 @@ def _perform(run: Run, state: State, request: Request) -> dict[str, Any]:
             failed = not done.verdict.ok and done.verdict.ending is not Ending.REBOOT_NEEDED
             message = done.verdict.sentence
     elif request.action == "test":
-        done = _watch(run, state, request) if following else _activate(run, state, request, program, change)
+        # a host that runs it already is only rebooted: what it booted last is the way back from that
+        origin = str(systems.booted or before) if is_live else before
+        done = _watch(run, state, request) if following else _activate(run, state, request, program, change, origin)
         (after,) = _host.resolve(run, [_host.CURRENT])
         is_live, changed = after == change.live, done.verdict.touched
         failed, message = not (done.verdict.ok and is_live), done.verdict.sentence
@@ -258,7 +271,8 @@ def confirm(run: Run, state: State, request: Request) -> dict[str, Any]:
     if current != live:
         raise LabError(f"The running system is {current}, and not {live}.", "Look at the host: it may have rebooted.")
     advance(run, state, request, request.verify_timeout, step="verification")
-    if found.origin != live:
+    # where it ran already, nothing was activated and nothing is armed
+    if found.step == "activation" or _revert.is_installed(run):
         _revert.guard(run, "verification")
     _activation_unit.free(run)
     return {"changed": False, "failed": False, "confirmed": True, "msg": "The host answers with its new system."}
@@ -363,7 +377,7 @@ def advance(run: Run, state: State, request: Request, seconds: float, **changes:
         raise _reverted(run, request)
 
 
-def _activate(run: Run, state: State, request: Request, program: str, change: Change) -> Activation:
+def _activate(run: Run, state: State, request: Request, program: str, change: Change, origin: str) -> Activation:
     """Activate a system with the host's own revert armed, and judge how it went."""
     if request.require_python and not run(["test", "-x", f"{change.live}/sw/bin/python3"]).ok:
         raise LabError(
@@ -380,30 +394,45 @@ def _activate(run: Run, state: State, request: Request, program: str, change: Ch
             state,
             request,
             bound,
-            step="activation",
-            origin=change.before,
+            step="claimed" if change.before == change.live else "activation",
+            origin=origin,
             target=change.system,
             failed_units=failed_units,
             verified=False,
         )
     except _Begun:
         return _watch(run, state, request)
+    set_root(run, FROM_ROOT, origin)
     if change.before == change.live:
         return _NOTHING
-    set_root(run, FROM_ROOT, change.before)
     seconds: dict[Stage, float] = {
         "activation": request.timeout + request.confirm_timeout,
         "confirmation": request.confirm_timeout,
         "verification": request.verify_timeout,
     }
-    _revert.arm(run, change.before, change.live, seconds, request.timeout)
-    try:
+    with _nothing_left(run):
+        _revert.arm(run, change.before, change.live, seconds, request.timeout)
+    # it took a while: somebody who found nothing running may have gone back meanwhile
+    if owned(state, request).step != "activation" or not _revert.is_armed(run):
+        raise LabError(
+            "The activation was not started: this run has given it up over another connection.",
+            data={"ending": Ending.UNKNOWN.value, "changed": True},
+        )
+    with _nothing_left(run):
         _activation_unit.start(run, ACTIVATION, program, "test", request.timeout, guarded_by=change.before)
-    except LabError:
-        if not _activation_unit.runs(_activation_unit.show(run)):
-            _revert.remove(run)
-        raise
     return _watch(run, state, request)
+
+
+@contextmanager
+def _nothing_left(run: Run) -> Iterator[None]:
+    """Leave no revert behind by a step that fails before there is an activation."""
+    try:
+        yield
+    except LabError as error:
+        if not _activation_unit.is_known(_activation_unit.show(run)):
+            _revert.remove(run)
+            error.data |= {"ending": Ending.NOT_BEGUN.value, "changed": False}
+        raise
 
 
 def _watch(run: Run, state: State, request: Request) -> Activation:
@@ -419,13 +448,19 @@ def _watch(run: Run, state: State, request: Request) -> Activation:
             )
             break
         except _activation_unit.Gone:
-            if _revert.has_begun(run) or _host.boot_id(run) != found.boot_id:
+            if _revert.has_begun(run):
                 raise _reverted(run, request) from None
-            # whoever has begun it may be about to start it
+            if _host.boot_id(run) != found.boot_id:
+                raise LabError(
+                    "The host rebooted in the middle of the activation, and with that into its boot default.",
+                    data={"ending": Ending.UNKNOWN.value, "changed": True},
+                ) from None
+            # whoever has begun it may be about to start it, and keeps the revert that is armed for that
             if time.monotonic() > patience:
-                _revert.remove(run)
-                sentence = "The activation was never started."
-                return Activation(Verdict(Ending.NOT_BEGUN, sentence, touched=False), Units(), "")
+                raise LabError(
+                    "The activation was begun over a connection that was lost, and never started.",
+                    data={"ending": Ending.UNKNOWN.value, "changed": True},
+                ) from None
         time.sleep(_POLL)
     if done.verdict.ending.value in UNTOUCHED:
         _revert.remove(run)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
@@ -29,6 +28,10 @@ from ansible_collections.homelab.nixos.plugins.module_utils._transaction import 
 Word = Literal["failed", "rolled_back", "updated", "pending", "rollback_failed"]
 BOOT_GUARD = "lab-auto-update-boot-guard.service"
 _UNCONFIRMED = "nobody confirmed its new system in time"
+
+
+class Undecided(LabError):
+    """Which system is the good one is for a person to say; nothing was changed."""
 
 
 def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: str | None) -> dict[str, object]:
@@ -61,22 +64,29 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
                     deadline=mine.deadline,
                 )
             )
-    _still(run, seconds)
-    if isinstance(found, Torn):
-        word, reason = _end_unknown(run, found, seconds)
-        left_by: Mapping[str, object] = {"torn": found.reason}
-    else:
-        word, reason = _end(run, found, seconds)
-        left_by = found.as_result()
-    _rebuild.clean_up(run)
+    try:
+        _still(run, found, seconds)
+        word, reason = _end_unknown(run, found, seconds) if isinstance(found, Torn) else _end(run, found, seconds)
+        _rebuild.clean_up(run)
+    except Undecided:
+        raise
+    except LabError as error:
+        # it was touched, and is on none of its systems for sure
+        error.data |= {"outcome": "rollback_failed", "changed": True}
+        raise
+    if word == "rollback_failed":
+        # the note stays, so that the next run tries again and nobody takes the host for one that is well
+        raise LabError(reason, "Look at the host, and see playbooks/rollback.yml.", {"outcome": word, "changed": True})
+    left_by = {"torn": found.reason} if isinstance(found, Torn) else found.as_result()
     with state.locked():
         if word in ("updated", "pending") and isinstance(found, Transaction) and found.target is not None:
             # a list that cannot be read is named by the gate
             with suppress(Unreadable):
                 state.forget_failed(found.target)
+        if isinstance(found, Transaction):
+            # the record is of the run that did all this
+            state.write(found)
         state.close(word, reason, time.time())
-    if word == "rollback_failed":
-        raise LabError(reason, "Look at the host, and see playbooks/rollback.yml.", {"outcome": word, "changed": True})
     return {"outcome": word, "reason": reason, "left_by": left_by}
 
 
@@ -87,9 +97,11 @@ def _step(found: Transaction) -> Step:
     return "commit" if found.verified else "rollback"
 
 
-def _still(run: Run, seconds: float) -> None:
+def _still(run: Run, found: Transaction | Torn, seconds: float) -> None:
     """Wait until nothing moves any more: a boot loader that is being installed, and a revert, which is hurried on."""
-    run(["shutdown", "-c", "--no-wall"])
+    if isinstance(found, Torn) or found.step not in ("claimed", "activation", "verification"):
+        # a reboot that was announced; before these steps it would be a person's
+        run(["shutdown", "-c", "--no-wall"])
     _rebuild.await_boot(run, seconds)
     if _revert.is_running(run) or _revert.is_armed(run):
         _revert.revert(run, seconds)
@@ -110,6 +122,8 @@ def _end(run: Run, found: Transaction, seconds: float) -> tuple[Word, str]:
             if _finish(run, systems, str(found.target), seconds):
                 booted, now, new = _host.parts(run, [str(systems.booted), str(systems.current), str(found.target)])
                 word: Word = "pending" if reboot_reasons(booted, now, new) else "updated"
+                if word == "updated":
+                    _rebuild.set_root(run, PROVEN_ROOT, str(found.target))
                 return word, f"{run_was}, after the verification of its new system; that was finished."
         case "superseded":
             return "failed", f"{run_was}; somebody has activated {name(str(systems.current))} since, which stays."
@@ -129,10 +143,7 @@ def _finish(run: Run, systems: Systems, target: str, seconds: float) -> bool:
         done, default = _rebuild.make_boot_default(run, target, seconds)
         if not (done.verdict.ok and default.system == target):
             return False
-    if _boot_once.missing_files(run, target):
-        return False
-    _rebuild.set_root(run, PROVEN_ROOT, target)
-    return True
+    return not _boot_once.missing_files(run, target)
 
 
 def _end_unknown(run: Run, found: Torn, seconds: float) -> tuple[Word, str]:
@@ -142,7 +153,7 @@ def _end_unknown(run: Run, found: Torn, seconds: float) -> tuple[Word, str]:
     if drift(systems):
         good = systems.boot_default
         if good is None or good not in (proven, origin):
-            raise LabError(
+            raise Undecided(
                 f"{found.reason} {' and '.join(drift(systems))}, and none of them is known to be good.",
                 "Decide which one it shall be: playbooks/rollback.yml goes to it and ends this.",
                 {"torn": found.reason},
@@ -151,7 +162,6 @@ def _end_unknown(run: Run, found: Torn, seconds: float) -> tuple[Word, str]:
         systems, sentence = _rebuild.put_back(run, lost, seconds)
         word: Word = "rollback_failed" if drift(systems) else "rolled_back"
         return word, f"{found.reason} {sentence}"
-    if systems.current == proven:
-        return "updated", f"{found.reason} The host is on a proven system."
-    word = "rolled_back" if systems.current == origin else "failed"
+    # the gate says next whether it is well with that
+    word = "rolled_back" if systems.current == origin != proven else "failed"
     return word, f"{found.reason} All of its systems are {name(str(systems.current))}."

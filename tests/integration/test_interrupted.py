@@ -6,6 +6,7 @@ Nine guests side by side, each in a night of its own and with a moment of its ow
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -157,6 +158,20 @@ def nights_of(fleet: Fleet, moments: dict[str, Moment]) -> Iterator[dict[str, Ru
                 run.kill()
 
 
+def assert_settled_as_it_was_seen(host: str, run_id: str, night: Night) -> None:
+    """The next night says of each host how the run that was cut off has ended there, and it is one thing."""
+    ends = re.findall(rf"Run {re.escape(run_id)} ended at step (\w+)(.*)", night.reason(host))
+    assert len(ends) == 1, night.reason(host)
+    ((step, words),) = ends
+    told = {
+        "before anything was activated": step == "claimed",
+        # a power cut in the middle of a commit may have landed on the old system
+        "nobody confirmed its new system": step != "claimed",
+        "that was finished": step == "commit",
+    }
+    assert [may_be for sentence, may_be in told.items() if sentence in words] == [True], (host, step, words)
+
+
 def assert_settled(fleet: Fleet, host: str) -> None:
     """Nothing is claimed, nothing is left of a change, and the host's systems agree."""
     assert fleet.transaction(host) is None, host
@@ -226,6 +241,9 @@ def test_a_night_that_is_cut_off_at_any_step_is_brought_to_one_outcome_by_the_ne
     }
     assert not watch.unverified
     assert second.outcomes.keys() == set(MOMENTS)
+    if dies != "guest":
+        for host in MOMENTS:
+            assert_settled_as_it_was_seen(host, watch.cut[host]["run_id"], second)
     for host in MOMENTS:
         assert_settled(fleet, host)
         outcome = second.outcomes[host]

@@ -136,12 +136,29 @@ def test_test_activates_and_boot_makes_it_the_default_and_both_do_it_once(lab: L
     assert system(lab) == target
     assert (system(lab, PROFILE), boot_default(lab)) == (old, old)
     assert not module(HOST, "nixos_rebuild", {"action": "test", "system": target})["changed"]
+    # nobody confirms it any more, and nothing waits for that
+    units = lab.run(HOST, ["systemctl", "list-units", "--all", "--plain", "--no-legend", "lab-auto-update-*"]).stdout
+    assert "revert" not in units
+    assert lab.read(HOST, "/var/lib/lab-auto-update/transaction.json") is None
 
     boot = module(HOST, "nixos_rebuild", {"action": "boot", "system": target})
     assert boot["changed"], boot
     assert boot["boot_default"]
     assert (system(lab, PROFILE), boot_default(lab)) == (target, target)
     assert not module(HOST, "nixos_rebuild", {"action": "boot", "system": target})["changed"]
+
+
+def test_a_host_that_builds_its_own_system_switches_to_it(lab: Lab, module: Module):
+    lab.move()
+    lab.update()
+    attribute = "nixosConfigurations.builder.config.system.build.toplevel"
+    done = module("builder", "nixos_rebuild", {"flake": "/etc/nixos", "attribute": attribute})
+    assert not done["failed"], done
+    assert done["changed"]
+    links = lab.run("builder", ["readlink", "-f", CURRENT, PROFILE], check=True).stdout.split()
+    assert links == [done["system"]] * 2
+    again = module("builder", "nixos_rebuild", {"flake": "/etc/nixos", "attribute": attribute})
+    assert (again["failed"], again["changed"]) == (False, False)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,25 @@ def test_a_boot_that_could_not_be_tried_first_is_taken_back_by_the_boot_guard(fl
     fleet.faults()
 
 
+@pytest.mark.soak
+def test_a_host_whose_reboot_was_still_due_returns_to_the_system_that_it_booted_last(fleet: Fleet):
+    fleet.faults(host6=("kernel-changed=6.12.79", "network-lost-after-boot"))
+    before, boots = fleet.look("host6"), fleet.lab.boots("host6")
+    first = fleet.night("--limit", "host6", **QUICK, lab_reboot="never")
+    assert (first.rc, first.outcomes) == (0, {"host6": "pending"}), first.output
+    target = fleet.target("host6")
+    assert fleet.look("host6").is_on(target)
+    # what never booted has not proven anything
+    assert fleet.link("host6", "/nix/var/nix/gcroots/lab-auto-update/proven") != target
+
+    second = fleet.night("--limit", "host6", **QUICK)
+    assert (second.rc, second.outcomes) == (2, {"host6": "rolled_back"}), second.output
+    assert fleet.look("host6").is_on(before.current)
+    assert fleet.lab.boots("host6") == boots + 2
+    assert target in fleet.failed_systems("host6")
+    fleet.faults()
+
+
 def test_a_profile_that_was_set_without_its_boot_loader_is_brought_in_line_by_the_next_run(fleet: Fleet):
     lab = fleet.lab
     fleet.faults(dev="slow-loader=15", web="slow-loader=15")

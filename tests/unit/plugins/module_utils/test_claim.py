@@ -19,6 +19,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._transaction import 
     ClaimLost,
     Held,
     Process,
+    Step,
     Torn,
     Transaction,
     Unsettled,
@@ -46,7 +47,9 @@ class Programs:
         cwd: str | None = None,
         data: str | None = None,
     ) -> Completed:
-        answer = {"grep": f"{_host.BOOT_ID}:boot-1\n", "realpath": f"{NEW}\n"}.get(argv[0])
+        known = {_host.BOOT_ID: "boot-1", "/proc/uptime": "12.5 40"}
+        read = "".join(f"{path}:{text}\n" for path, text in known.items() if path in argv)
+        answer = {"grep": read, "realpath": f"{NEW}\n"}.get(argv[0])
         if answer is None:
             self.asked.append(tuple(argv))
         return Completed(tuple(argv), 0, answer or "", "")
@@ -114,6 +117,14 @@ def test_a_renewal_writes_the_step_and_proves_what_runs(run: Programs, state: St
     assert [argv[0] for argv in run.asked] == ["mkdir", "ln", "mv"]
     assert run.asked[1][-2] == NEW
     assert run.asked[2][-1] == PROVEN_ROOT
+
+
+@pytest.mark.parametrize("step", ["reboot", "reboot_verification"])
+def test_what_was_verified_is_not_the_boot_that_comes_next(run: Programs, state: State, step: Step):
+    _claim.take(run, state, US)
+    state.write(replace(held(state), step="commit", origin=OLD, target=NEW, verified=True))
+    _claim.renew(run, state, US, step=step)
+    assert not held(state).verified
 
 
 def test_only_the_holder_releases_and_it_does_so_once(run: Programs, state: State):

@@ -19,7 +19,7 @@ def look(system: str, reasons: tuple[str, ...] = (), **systems: str) -> dict[str
 
 
 WELL = {"healthy": True}
-ILL = {"failed": True, "healthy": False, "msg": "The disk is full."}
+ILL = {"failed": True, "healthy": False, "checks": [{"name": "disk"}], "msg": "The disk is full."}
 LOST = {"failed": True, "connection_lost": True, "msg": "No route to host"}
 SKIPPED = {"skipped": True, "changed": False}
 READY = {"probe": look(OLD), "gate": WELL, "prepare": {"systems": {"web": NEW}}, "copy": {"changed": True}}
@@ -125,6 +125,9 @@ def test_a_system_that_failed_is_remembered_only_when_the_old_one_is_well_under_
     ill = _outcome.outcome({**BACK, "rollback_verification": ILL}, NEW)
     assert not ill.remember
     assert "Not caused by the update" in ill.reason
+    unasked = _outcome.outcome({**BACK, "rollback_verification": LOST}, NEW)
+    assert not unasked.remember
+    assert "could not be told: No route to host" in unasked.reason
     for evidence in ({**BACK, "rollback_proof": look(NEW)}, {**BROKEN, "rollback": LOST}, {**BEGUN, "gate_again": ILL}):
         assert not _outcome.outcome(evidence, NEW).remember
 
@@ -208,6 +211,25 @@ def test_a_host_that_had_the_target_before_is_not_put_back_to_it_and_its_reboot_
     assert not _outcome.must_be_put_back(fell_back, NEW)
     assert word(fell_back) == "failed"
     assert word({**fell_back, "reboot": LOST}) == "lost"
+
+
+def test_a_host_that_runs_the_target_already_goes_back_to_what_it_booted_once_a_boot_has_led_away_from_that():
+    due = look(NEW, ("kernel",), booted=OLD)
+    begun = {
+        **CLAIMED,
+        "probe": due,
+        "look_again": due,
+        "gate_again": WELL,
+        "activation": {"changed": False, "ending": "ok"},
+    }
+    assert not _outcome.must_be_put_back({**begun, "verification": ILL}, NEW)
+    assert word({**begun, "verification": ILL}) == "failed"
+    booted = {**begun, "reboot": {"rebooted": True, "failed": True, "msg": "Nobody could be reached."}}
+    assert _outcome.must_be_put_back(booted, NEW)
+    assert _outcome.must_be_put_back({**begun, "reboot": LOST}, NEW)
+    back = {**booted, "rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(OLD)}
+    assert word(back) == "rolled_back"
+    assert word({**back, "rollback_proof": look(NEW)}) == "rollback_failed"
 
 
 def test_a_host_that_went_away_in_the_reboot_that_was_to_bring_its_system_is_lost_though_nothing_was_activated():
