@@ -111,8 +111,9 @@ LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     ),
     "lint": (LINT,),
     "soak": (
-        long_scenarios("interrupted", "reboots"),
-        (*long_scenarios(ROLLBACK, "two_controllers", "recovery", "lab"), soak("others", "tests", *OTHERS)),
+        long_scenarios("interrupted", "recovery"),
+        (*long_scenarios(ROLLBACK, "two_controllers"), soak("others", "tests", *OTHERS)),
+        long_scenarios("reboots", "lab"),
     ),
 }
 
