@@ -81,9 +81,10 @@ def announce(run: Run, request: Request, alias: str, path: str) -> bool:
         [
             "umask 022",
             f"mkdir -p {shlex.quote(_nix.GC_ROOTS)}",
-            # a rename, so that at no moment there is neither the old root nor the new one
-            f"ln -sfn {shlex.quote(path)} {target}.new",
-            f"mv -fT {target}.new {target}",
+            # a rename, so that at no moment there is neither the old root nor the new one; by a name of its own,
+            # because another run may be doing the same just now
+            f"ln -sfn {shlex.quote(path)} {target}.new.$$",
+            f"mv -fT {target}.new.$$ {target}",
             f"if nix-store --check-validity {shlex.quote(path)} 2>/dev/null; "
             f"then echo {_PRESENT}; else echo {_ABSENT}; fi",
         ]
