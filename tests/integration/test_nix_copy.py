@@ -85,7 +85,8 @@ def test_a_host_that_is_off_is_named_and_nobody_waits_for_long(lab: Lab, copy: A
     assert not result["unreachable"]
     assert result["host_reachable"] is False
     assert result["msg"].startswith("The builder cannot reach web: ssh: connect to host")
-    assert took < 20
+    # far from the two minutes and more after which TCP gives up
+    assert took < 45
 
 
 def test_a_lost_builder_is_a_failure_and_not_an_unreachable_host(copy: Any, system: str) -> None:
