@@ -9,9 +9,8 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.homelab.nixos.plugins.module_utils import _reboot
-from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import store_path
-from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, check_seconds
 
 _SHUTDOWN = "/run/current-system/sw/bin/shutdown"
 # what a login and the start of Python may take on a busy host
@@ -34,9 +33,7 @@ class ActionModule(LabAction):
                 "verify_timeout": {"type": "int", "default": 600},
             }
         )
-        for option in ("timeout", "confirm_timeout", "verify_timeout"):
-            if args[option] < 1:
-                raise LabError(f"{option} is {args[option]}.", "It is a number of seconds, at least 1.")
+        check_seconds(args, ("timeout", "confirm_timeout", "verify_timeout"))
         self._task_vars = task_vars
         reboot = self._carry_out(args)
         return {"changed": reboot.rebooted or (self._task.check_mode and not reboot.failed), **vars(reboot)}

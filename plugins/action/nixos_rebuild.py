@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
-from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
-from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, check_seconds
 
 # what starting Python, and a login, may take on a busy host
 _GRACE = 30.0
@@ -32,9 +31,7 @@ class ActionModule(LabAction):
                 **{name: {"type": "raw"} for name in self._task.args if name not in _OWN},
             }
         )
-        for option in _TIMEOUTS:
-            if checked[option] < 1:
-                raise LabError(f"{option} is {checked[option]}.", "It is a number of seconds, at least 1.")
+        check_seconds(checked, _TIMEOUTS)
         self._seconds = {name: float(checked[name]) for name in _TIMEOUTS}
         self._task_vars = task_vars
         args = {**self._task.args, "action": checked["action"]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 # NixOS starts stage 2 with init=/nix/store/…-nixos-system-…/init on the kernel's command line, whatever the loader
@@ -146,6 +146,15 @@ def from_status(text: str) -> Status:
 def from_efi_variable(text: str) -> str | None:
     """The string in a file of efivarfs: four bytes of attributes, then UTF-16."""
     return "".join(character for character in text if character.isprintable()) or None
+
+
+def with_variables(status: Status, one_shot: str, default: str) -> Status:
+    """C(status) with what the EFI variables of these names hold, where an older bootctl does not tell of them."""
+    return replace(
+        status,
+        one_shot=status.one_shot or from_efi_variable(one_shot),
+        default=status.default or from_efi_variable(default),
+    )
 
 
 def default_and_next(entries: Sequence[Entry], status: Status, configuration: str) -> tuple[Entry | None, Entry | None]:

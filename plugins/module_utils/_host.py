@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _boot_loader as loaders
 from ansible_collections.homelab.nixos.plugins.module_utils._boot_loader import SYSTEMD_BOOT, Entry
@@ -109,12 +109,7 @@ def boot_default(run: Run) -> BootDefault:
     status = loaders.from_status(run(["bootctl", "status", "--no-pager"]).stdout)
     configuration = f"{status.esp or '/boot'}/loader/loader.conf"
     texts = read_files(run, [configuration, _ONE_SHOT_VARIABLE, _DEFAULT_VARIABLE, _GRUB, _EXTLINUX])
-    # older versions of bootctl do not tell of these
-    status = replace(
-        status,
-        one_shot=status.one_shot or loaders.from_efi_variable(texts.get(_ONE_SHOT_VARIABLE, "")),
-        default=status.default or loaders.from_efi_variable(texts.get(_DEFAULT_VARIABLE, "")),
-    )
+    status = loaders.with_variables(status, texts.get(_ONE_SHOT_VARIABLE, ""), texts.get(_DEFAULT_VARIABLE, ""))
     default, following = loaders.default_and_next(entries, status, texts.get(configuration, ""))
     if default is not None and default.system is not None:
         return BootDefault(

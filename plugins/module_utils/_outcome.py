@@ -199,12 +199,11 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
 def _of_the_rollback(made: Evidence, why: str) -> Outcome:
     """What to say of a host that was seen back on its old system."""
     check = made.get("rollback_verification", {})
-    if not check.get("checks") and not check.get("healthy"):
-        what = _message(check) or "nobody asked."
-        return Outcome("rolled_back", f"{why} Whether the old system is healthy could not be told: {what}")
     if not check.get("healthy"):
-        what = _message(check)
-        return Outcome("rolled_back", f"{why} Not caused by the update, the old system fails its checks, too: {what}")
+        said = "Not caused by the update, the old system fails its checks, too"
+        if not check.get("checks"):
+            said = "Whether the old system is healthy could not be told"
+        return Outcome("rolled_back", f"{why} {said}: {_message(check) or 'nobody asked.'}")
     due = made["rollback_proof"]["reboot_reasons"]
     reason = f"{why} A reboot is due: {', '.join(due)}." if due else why
     return Outcome("rolled_back", reason, remember=_is_to_blame(made))

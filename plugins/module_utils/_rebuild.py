@@ -183,9 +183,10 @@ def _was_begun(state: State, request: Request) -> bool:
     """Whether the activation may have been begun by another process of the same run."""
     if request.action != "test" or request.check_mode:
         return False
-    found = state.transaction()
-    own = isinstance(found, Transaction) and _transaction.is_own(found, request.controller, request.run_id)
-    step = found.step if isinstance(found, Transaction) and own else None
+    try:
+        step = owned(state, request).step
+    except _transaction.ClaimLost:
+        return request.phase == "follow"
     return step == "activation" or (request.phase == "follow" and step != "claimed")
 
 

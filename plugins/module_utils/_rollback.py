@@ -177,11 +177,7 @@ def _boot(said: Mapping[str, Sequence[str]]) -> tuple[str | None, str | None]:
         return "\n".join(said.get(key, ()))
 
     status = loaders.from_status(text("bootctl_status"))
-    status = replace(
-        status,
-        one_shot=status.one_shot or loaders.from_efi_variable(text("efi_OneShot")),
-        default=status.default or loaders.from_efi_variable(text("efi_Default")),
-    )
+    status = loaders.with_variables(status, text("efi_OneShot"), text("efi_Default"))
     default, following = loaders.default_and_next(loaders.entries_of(text("bootctl_list")), status, text("loader_conf"))
     if default is None or default.system is None:
         default = loaders.from_grub(text("grub")) if "grub" in said else loaders.from_extlinux(text("extlinux"))

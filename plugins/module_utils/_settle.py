@@ -13,6 +13,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _activation_unit,
     _boot_once,
     _host,
+    _info,
     _rebuild,
     _revert,
     _revert_units,
@@ -26,12 +27,11 @@ from ansible_collections.homelab.nixos.plugins.module_utils._systems import Syst
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Step, Torn, Transaction
 
 Word = Literal["failed", "rolled_back", "updated", "pending", "rollback_failed"]
-BOOT_GUARD = "lab-auto-update-boot-guard.service"
 _UNCONFIRMED = "nobody confirmed its new system in time"
 
 
 class Undecided(LabError):
-    """Which system is the good one is for a person to say; nothing was changed."""
+    """Which system is the good one is for a person to say; the note stays as it is."""
 
 
 def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: str | None) -> dict[str, object]:
@@ -49,7 +49,7 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
             dead = dead_run if found.controller == mine.controller else None
             if not own and not _transaction.is_over(found, time.time(), dead):
                 raise _transaction.Held(found, time.time())
-            if state.guard_acted(found.run_id) and run(["systemctl", "is-active", "--quiet", BOOT_GUARD]).ok:
+            if state.guard_acted(found.run_id) and run(["systemctl", "is-active", "--quiet", _info.BOOT_GUARD]).ok:
                 raise LabError("The boot guard is putting this host back just now.", "Look again after its reboot.")
             # from here on it is ours to bring to an end, and not the boot guard's
             state.write(

@@ -9,7 +9,7 @@ well. A module that failed because its host went away has to fail like any other
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -86,6 +86,13 @@ class LabAction(ActionBase):
     def fresh_connection(self) -> None:
         """Throw the persistent connection away, so that the next command has to log in again."""
         self._connection.reset()
+
+
+def check_seconds(args: Mapping[str, Any], options: Sequence[str]) -> None:
+    """Refuse a time that is none, by the name of its option."""
+    for option in options:
+        if args[option] < 1:
+            raise LabError(f"{option} is {args[option]}.", "It is a number of seconds, at least 1.")
 
 
 def connection_lost(words: str) -> dict[str, Any]:

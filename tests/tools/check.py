@@ -28,7 +28,8 @@ from tests.lab.lab import Lab
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "tests" / "output"
 VENV = ROOT / ".venv" / "bin"
-SCRIPTS = (".ci/run", "nix/boot-guard.sh", "tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
+TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
+SCRIPTS = (".ci/run", "nix/boot-guard.sh", "playbooks/files/rollback.sh", *TOOLS)
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 MINUTES = 30  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
