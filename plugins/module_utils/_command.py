@@ -10,6 +10,7 @@ hand it recorded answers.
 from __future__ import annotations
 
 import re
+import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,11 @@ def check(done: Completed, doing: str = "", remedy: str = "") -> Completed:
     if not done.ok:
         raise CommandFailed(done, remedy=remedy, doing=doing)
     return done
+
+
+def peak_memory() -> int:
+    """How much memory the largest program that was run so far has had at its largest, in MiB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 
 
 def door(module: AnsibleModule) -> Run:

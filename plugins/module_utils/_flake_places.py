@@ -4,6 +4,7 @@
 
 flake.lock on disk is the old bytes or the new ones at every moment: it is only ever replaced by a rename. In git the
 branch follows right after; a run that dies in between leaves a ref, by which the next one finishes the adoption.
+Commits of others that were fetched are part of the candidate, so that they, too, arrive only once everything builds.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ OURS = "lab-auto-update"
 ADOPTING = "refs/lab-auto-update/adopting"
 _NEW_LOCK = ".flake.lock.lab-auto-update"
 _INDEX_LOCK_WAIT = 10.0
+# nobody is there to be asked, and a transfer that stalls for a minute is given up (git-config, http.lowSpeedLimit)
+UNATTENDED = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+}
 _LOCK_POLL = 0.5
 
 
@@ -54,6 +61,23 @@ class Deadline:
 
 
 @dataclass(frozen=True)
+class Lock:
+    """The bytes of a flake.lock, none for a flake without one, and the time stamp, which is a part of a plain flake."""
+
+    content: bytes
+    changed_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Git:
+    """What to do with the branch that a checkout follows, and how long that may take in seconds."""
+
+    pull: bool = False
+    push: bool = False
+    timeout: float = 600
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A copy of the flake that may be changed: the directory of its flake.nix, its reference, and room for files."""
 
@@ -65,8 +89,13 @@ class Candidate:
     def lock_path(self) -> str:
         return os.path.join(self.directory, LOCK_NAME)
 
-    def lock_bytes(self) -> bytes:
-        return read_bytes(self.lock_path)
+    def lock(self) -> Lock:
+        """Its flake.lock as it is now."""
+        return read_lock(self.lock_path)
+
+    def put(self, lock: Lock) -> None:
+        """Make C(lock) its flake.lock."""
+        put_lock(self.lock_path, lock)
 
 
 class Place(Protocol):
@@ -81,17 +110,26 @@ class Place(Protocol):
     def guard(self) -> list[str]:
         """Refuse a flake that cannot be updated; return what is worth telling."""
 
+    def lock(self) -> Lock:
+        """The flake's own flake.lock, as the guard has seen it."""
+
     def candidate(self) -> contextlib.AbstractContextManager[Candidate]:
         """A candidate, which is gone afterwards whatever happens."""
 
     def seal(self, candidate: Candidate, message: str) -> str | None:
         """Commit the candidate's flake.lock where there is git; return the commit."""
 
-    def adopt(self, candidate: Candidate, commit: str | None) -> None:
-        """Make the candidate's flake.lock the flake's own."""
+    def rewind(self, candidate: Candidate) -> None:
+        """Make the candidate what it was at first, but for a flake.lock that is not committed."""
+
+    def moves(self) -> bool:
+        """Whether the candidate begins further on than the flake is, because of what was fetched."""
+
+    def adopt(self, lock: Lock, commit: str | None) -> None:
+        """Make C(lock), which C(commit) has, the flake's own."""
 
 
-def find_place(run: Run, path: str, deadline: Deadline) -> Place:
+def find_place(run: Run, path: str, git: Git, deadline: Deadline) -> Place:
     """The place of the flake in directory C(path), found as Nix finds it: by a C(.git) here or above."""
     directory = os.path.realpath(path)
     if not os.path.isdir(directory):
@@ -102,8 +140,10 @@ def find_place(run: Run, path: str, deadline: Deadline) -> Place:
     while not os.path.lexists(os.path.join(above, ".git")):
         above, below = os.path.dirname(above), above
         if above == below:
+            if git.pull or git.push:
+                raise LabError(f"{path} is not in a git checkout.", "Set pull and push to false.")
             return PlainPlace(directory, deadline)
-    return GitPlace(run, directory, deadline)
+    return GitPlace(run, directory, git, deadline)
 
 
 class PlainPlace:
@@ -113,7 +153,7 @@ class PlainPlace:
         self._directory = directory
         self._deadline = deadline
         self._lock_path = os.path.join(directory, LOCK_NAME)
-        self._before = b""
+        self._before = Lock(b"")
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         return _held(self._directory, self._directory, self._deadline)
@@ -124,8 +164,11 @@ class PlainPlace:
 
     def guard(self) -> list[str]:
         _refuse_torn(self._lock_path, "Restore it from a backup, or remove it to lock every input anew.")
-        self._before = read_bytes(self._lock_path)
+        self._before = read_lock(self._lock_path)
         return []
+
+    def lock(self) -> Lock:
+        return self._before
 
     @contextlib.contextmanager
     def candidate(self) -> Iterator[Candidate]:
@@ -140,18 +183,35 @@ class PlainPlace:
     def seal(self, candidate: Candidate, message: str) -> str | None:
         return None
 
-    def adopt(self, candidate: Candidate, commit: str | None) -> None:
-        if read_bytes(self._lock_path) != self._before:
+    def rewind(self, candidate: Candidate) -> None:
+        pass
+
+    def moves(self) -> bool:
+        return False
+
+    def adopt(self, lock: Lock, commit: str | None) -> None:
+        if read_bytes(self._lock_path) != self._before.content:
             raise LabError(f"{self._lock_path} was changed by somebody else during the update.", "Run it again.")
-        replace_lock(self._lock_path, candidate.lock_bytes(), candidate.lock_path)
+        put_lock(self._lock_path, lock)
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What the branch of a checkout follows: a branch of a remote, and what was fetched of it last."""
+
+    branch: str
+    remote: str
+    merge: str
+    tracking: str
 
 
 class GitPlace:
     """A flake in a git checkout: the candidate is a commit in a worktree of ours, and adoption is a fast-forward."""
 
-    def __init__(self, run: Run, directory: str, deadline: Deadline) -> None:
+    def __init__(self, run: Run, directory: str, git: Git, deadline: Deadline) -> None:
         self._run = run
         self._directory = directory
+        self._wanted = git
         self._deadline = deadline
         words = ("--show-toplevel", "--git-common-dir", "--absolute-git-dir", "--is-shallow-repository")
         answer = self._git("rev-parse", "--path-format=absolute", *words, doing=f"Looking at the checkout {directory}")
@@ -161,8 +221,11 @@ class GitPlace:
         self._prefix = "" if self._prefix == "." else self._prefix
         self._ours = os.path.join(common, OURS)
         self._lock_path = os.path.join(directory, LOCK_NAME)
-        self._before = b""
+        self._before = Lock(b"")
+        # where the branch is, and where the candidate begins: further on, where commits of others were fetched
+        self._began = ""
         self._base = ""
+        self._upstream: Upstream | None = None
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         try:
@@ -186,24 +249,28 @@ class GitPlace:
                 "The next run without check mode finishes that.",
             )
         told: list[str] = []
-        head, parent = self._head(), self._git("rev-parse", "--verify", f"{commit}^").strip()
-        if head == parent and read_bytes(self._lock_path) == self._blob(commit):
+        head = self._head()
+        if head != commit and self._is_ancestor(head, commit) and read_bytes(self._lock_path) == self._blob(commit):
             self._remove_stale_index_lock()
-            self._follow(commit)
+            self._refuse_half_written(head, commit)
+            self._follow(head, commit)
             told = [f"A run was killed while it adopted a new, verified flake.lock; commit {commit[:12]} completes it."]
         self._git("update-ref", "-d", ADOPTING)
         return told
 
     def guard(self) -> list[str]:
-        self._base = self._head()
+        self._began = self._base = self._head()
+        _refuse_torn(self._lock_path, f"Restore it: {self._restore()}.")
+        self._refuse_dirty()
+        self._before = read_lock(self._lock_path)
+        if self._wanted.pull or self._wanted.push:
+            self._upstream = self._find_upstream()
+            self._base = self._fetched(self._upstream)
         if not self._quiet("cat-file", "-e", f"{self._base}:{self._relative('flake.nix')}").ok:
             raise LabError(
                 f"{self._directory}/flake.nix is not committed, and a flake in git sees only what git knows.",
                 f"git -C {self._top} add {self._relative('flake.nix')}, and commit it.",
             )
-        _refuse_torn(self._lock_path, f"Restore it: {self._restore()}.")
-        self._refuse_dirty()
-        self._before = read_bytes(self._lock_path)
         dirty = self._git("status", "--porcelain", "--untracked-files=no").splitlines()
         if dirty:
             return [
@@ -211,6 +278,9 @@ class GitPlace:
                 f"{'file' if len(dirty) == 1 else 'files'}; only what is committed is built."
             ]
         return []
+
+    def lock(self) -> Lock:
+        return self._before
 
     @contextlib.contextmanager
     def candidate(self) -> Iterator[Candidate]:
@@ -229,7 +299,7 @@ class GitPlace:
         trace = os.path.join(candidate.scratch, "trace")
         where = ["git", "-C", candidate.directory]
         doing = "Committing the candidate"
-        written = candidate.lock_bytes()
+        written = candidate.lock().content
         self._check(self._call([*where, "add", "--", LOCK_NAME]), doing)
         done = self._call(
             [*where, "commit", "--quiet", f"--message={message}", "--", LOCK_NAME], {"GIT_TRACE2_EVENT": trace}
@@ -247,7 +317,7 @@ class GitPlace:
         left = self._check(self._call([*where, "status", "--porcelain"]), doing).stdout.split()
         compare = [*where, "diff-tree", "-r", "-z", "--name-only", self._base, commit]
         names = self._check(self._call(compare), doing).stdout.split("\0")
-        if left or names != [self._relative(LOCK_NAME), ""] or candidate.lock_bytes() != written:
+        if left or names != [self._relative(LOCK_NAME), ""] or candidate.lock().content != written:
             # a formatter, say: what it made of flake.lock would differ from what Nix writes, every night again
             raise LabError(
                 "A git hook changed files while the new flake.lock was committed.",
@@ -255,35 +325,138 @@ class GitPlace:
             )
         return commit
 
-    def adopt(self, candidate: Candidate, commit: str | None) -> None:
+    def rewind(self, candidate: Candidate) -> None:
+        self._git("-C", candidate.directory, "reset", "--quiet", "--hard", self._base, doing="Beginning anew")
+
+    def moves(self) -> bool:
+        return self._base != self._began
+
+    def adopt(self, lock: Lock, commit: str | None) -> None:
         self._refuse_dirty()
-        if self._head() != self._base:
+        if self._head() != self._began:
             raise LabError(f"Somebody committed to {self._top} during the update.", "Run it again.")
-        new = candidate.lock_bytes()
-        if commit is None:
-            replace_lock(self._lock_path, new, candidate.lock_path)
+        if commit is None and not self.moves():
+            put_lock(self._lock_path, lock)
             return
-        self._git("update-ref", ADOPTING, commit)
+        target = commit or self._base
+        self._refuse_local_changes(target)
+        if self._upstream is not None and self._wanted.push and commit is not None:
+            self._push(self._upstream, commit)
+        self._git("update-ref", ADOPTING, target)
         try:
-            replace_lock(self._lock_path, new, candidate.lock_path)
-            self._follow(commit)
+            put_lock(self._lock_path, lock)
+            self._follow(self._began, target)
         except BaseException:
-            self._take_back()
+            self._take_back(target)
             raise
         finally:
             self._quiet("update-ref", "-d", ADOPTING)
 
-    def _follow(self, commit: str) -> None:
-        """Move the branch; with the new flake.lock in the index already, git leaves the file itself alone."""
-        self._git("add", "--", self._lock_path, doing="Adopting the new flake.lock")
-        self._git("merge", "--ff-only", "--quiet", commit, doing="Adopting the new flake.lock")
+    def _follow(self, head: str, target: str) -> None:
+        """Move the branch and all files but flake.lock: git finds that in the index already and leaves it alone."""
+        doing = "Adopting the new flake.lock"
+        there, gone = self._others(head, target)
+        if there:
+            self._git("checkout", "--quiet", target, "--", *there, doing=doing)
+        if gone:
+            self._git("rm", "--quiet", "--force", "--ignore-unmatch", "--", *gone, doing=doing)
+        if os.path.lexists(self._lock_path) or self._quiet("ls-files", "--error-unmatch", "--", self._lock_path).ok:
+            self._git("add", "--all", "--", self._lock_path, doing=doing)
+        self._git("merge", "--ff-only", "--quiet", target, doing=doing)
 
-    def _take_back(self) -> None:
-        if self._before:
-            replace_lock(self._lock_path, self._before)
-        else:
-            _remove_file(self._lock_path)
+    def _take_back(self, target: str) -> None:
+        put_lock(self._lock_path, self._before)
         self._quiet("reset", "--quiet", "--", self._lock_path)
+        there, gone = self._others(target, self._began)
+        if there:
+            self._quiet("checkout", "--quiet", self._began, "--", *there)
+        if gone:
+            self._quiet("rm", "--quiet", "--force", "--ignore-unmatch", "--", *gone)
+
+    # ---- the branch that it follows
+    def _find_upstream(self) -> Upstream:
+        branch = self._quiet("symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip()
+        if not branch:
+            raise LabError(
+                f"{self._top} is on no branch, so there is nothing to pull or push.",
+                "Check a branch out, or set pull and push to false.",
+            )
+        tracking = self._quiet("rev-parse", "--verify", "--quiet", "--symbolic-full-name", "@{upstream}").stdout.strip()
+        remote = self._quiet("config", f"branch.{branch}.remote").stdout.strip()
+        merge = self._quiet("config", f"branch.{branch}.merge").stdout.strip()
+        if not (tracking and remote and merge):
+            raise LabError(
+                f"The branch {branch} of {self._top} follows no branch of a remote that could be pulled or pushed.",
+                f"git -C {self._top} branch --set-upstream-to=REMOTE/{branch}, or set pull and push to false.",
+            )
+        return Upstream(branch, remote, merge, tracking)
+
+    def _fetched(self, upstream: Upstream) -> str:
+        """Fetch, and return the commit where the candidate begins."""
+        doing = f"Fetching {upstream.remote} for {self._top}"
+        self._transfer(["fetch", "--quiet", "--", upstream.remote], doing)
+        there = self._git("rev-parse", "--verify", upstream.tracking, doing=doing).strip()
+        if self._is_ancestor(there, self._began):
+            return self._began
+        if not self._is_ancestor(self._began, there):
+            raise LabError(
+                f"The branch {upstream.branch} of {self._top} and {upstream.merge} of {upstream.remote} have both moved"
+                " on, and only a fast-forward is made.",
+                f"Bring them together by hand: git -C {self._top} pull --rebase.",
+            )
+        self._refuse_local_changes(there)
+        return there
+
+    def _push(self, upstream: Upstream, commit: str) -> None:
+        """Before the adoption: what the remote refuses would leave two histories behind."""
+        words = ["push", "--quiet", "--", upstream.remote, f"{commit}:{upstream.merge}"]
+        self._transfer(words, f"Pushing the new flake.lock to {upstream.remote}")
+
+    def _transfer(self, words: list[str], doing: str) -> None:
+        done = self._call(["git", "-C", self._directory, *words], timeout=self._wanted.timeout)
+        if done.timed_out:
+            raise CommandFailed(done, "Look at the remote, or raise fetch_timeout.", doing)
+        self._check(done, doing, "Look at the remote and at the way to it, or set pull and push to false.")
+
+    def _is_ancestor(self, commit: str, of: str) -> bool:
+        return self._quiet("merge-base", "--is-ancestor", commit, of).ok
+
+    def _others(self, old: str, new: str) -> tuple[list[str], list[str]]:
+        """The files but flake.lock in which two commits differ: those that the new one has, and those it has not."""
+        differ = ["diff-tree", "-r", "-z", "--no-renames", "--name-status", old, new]
+        words = self._git(*differ).split("\0")
+        found: tuple[list[str], list[str]] = ([], [])
+        for status, name in zip(words[0::2], words[1::2], strict=False):
+            if name != self._relative(LOCK_NAME):
+                found[status == "D"].append(f":(top,literal){name}")
+        return found
+
+    def _refuse_local_changes(self, target: str) -> None:
+        there, gone = self._others(self._began, target)
+        if not there and not gone:
+            return
+        state = self._git("status", "--porcelain", "--untracked-files=all", "--", *there, *gone).splitlines()
+        if state:
+            raise LabError(
+                f"{self._top} has uncommitted changes in {state[0][3:]}, which the fetched commits change, too.",
+                "Commit them, or throw them away.",
+            )
+
+    def _refuse_half_written(self, head: str, target: str) -> None:
+        """Let only the old and the new content of a file pass for what a killed adoption has left there."""
+        there, _gone = self._others(head, target)
+        for pathspec in there:
+            name = pathspec.removeprefix(":(top,literal)")
+            path = os.path.join(self._top, name)
+            if not os.path.isfile(path) or os.path.islink(path):
+                continue
+            found = self._git("hash-object", "--", path).strip()
+            known = [self._quiet("rev-parse", "--verify", "--quiet", f"{commit}:{name}") for commit in (head, target)]
+            if found not in [done.stdout.strip() for done in known]:
+                raise LabError(
+                    f"A run was killed while it brought {path} to commit {target[:12]}, and it is neither old nor new.",
+                    f"git -C {self._top} checkout {target[:12]} -- {name}, once you have looked at it.",
+                )
 
     def _restore(self) -> str:
         return f"git -C {self._top} restore --staged --worktree {self._relative(LOCK_NAME)}"
@@ -330,8 +503,8 @@ class GitPlace:
         return done.stdout.strip()
 
     def _blob(self, commit: str) -> bytes:
-        # a lock file is JSON, so it survives the decoding
-        return self._git("cat-file", "-p", f"{commit}:{self._relative(LOCK_NAME)}").encode()
+        # a lock file is JSON, so it survives the decoding; a flake without inputs has none
+        return self._quiet("cat-file", "-p", f"{commit}:{self._relative(LOCK_NAME)}").stdout.encode()
 
     def _relative(self, name: str) -> str:
         return os.path.join(self._prefix, name)
@@ -342,18 +515,19 @@ class GitPlace:
     def _quiet(self, *words: str) -> Completed:
         return self._call(["git", "-C", self._directory, *words])
 
-    def _call(self, argv: list[str], env: Mapping[str, str] | None = None) -> Completed:
-        # git may not ask anybody anything; cleaning up has its time even when the run's is over
+    def _call(self, argv: list[str], env: Mapping[str, str] | None = None, timeout: float | None = None) -> Completed:
+        # cleaning up has its time even when the run's is over
         try:
-            timeout = max(60.0, self._deadline.left())
+            left = max(60.0, self._deadline.left())
         except LabError:
-            timeout = 60.0
-        return self._run(argv, timeout=timeout, env={"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", **(env or {})})
+            left = 60.0
+        more = {**UNATTENDED, "GIT_EDITOR": "true", **(env or {})}
+        return self._run(argv, timeout=min(left, timeout or left), env=more)
 
-    def _check(self, done: Completed, doing: str) -> Completed:
+    def _check(self, done: Completed, doing: str, otherwise: str = "") -> Completed:
         if done.ok:
             return done
-        what = remedy(done.stderr + done.stdout)
+        what = remedy(done.stderr + done.stdout) or otherwise
         if "dubious ownership" in done.stderr:
             owner, me = _user(os.stat(self._directory).st_uid), _user(os.geteuid())
             raise LabError(
@@ -363,23 +537,22 @@ class GitPlace:
         raise CommandFailed(done, what, doing)
 
 
-def replace_lock(path: str, content: bytes, like: str | None = None) -> None:
-    """Make C(content) the file C(path) at one moment, on disk before anybody can see it; keep its mode and owner.
-
-    The time stamp is that of C(like), because Nix makes it part of a flake outside git.
-    """
+def put_lock(path: str, lock: Lock) -> None:
+    """Make C(lock) the file C(path) at one moment, on disk before anybody can see it; keep its mode and owner."""
     directory = os.path.dirname(path)
     new = os.path.join(directory, _NEW_LOCK)
     try:
-        with open(new, "wb") as file:
-            file.write(content)
-            file.flush()
-            _look_like(file.fileno(), path, directory)
-            os.fsync(file.fileno())
-        if like is not None:
-            times = os.stat(like)
-            os.utime(new, ns=(times.st_atime_ns, times.st_mtime_ns))
-        os.replace(new, path)
+        if lock.content:
+            with open(new, "wb") as file:
+                file.write(lock.content)
+                file.flush()
+                _look_like(file.fileno(), path, directory)
+                os.fsync(file.fileno())
+            if lock.changed_ns is not None:
+                os.utime(new, ns=(lock.changed_ns, lock.changed_ns))
+            os.replace(new, path)
+        else:
+            _remove_file(path)
     except OSError as error:
         _remove_file(new)
         raise LabError(f"{path} cannot be written: {error.strerror}.", remedy(str(error))) from error
@@ -388,6 +561,12 @@ def replace_lock(path: str, content: bytes, like: str | None = None) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_lock(path: str) -> Lock:
+    """The flake.lock at C(path); one that is not there is empty."""
+    content = read_bytes(path)
+    return Lock(content, os.stat(path).st_mtime_ns if content else None)
 
 
 def read_bytes(path: str) -> bytes:

@@ -4,24 +4,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _lock_file, _nix
-from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Completed, Run, check
-from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils import _flake_build, _health, _lock_file, _nix
+from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Run, peak_memory
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import (
+    UNATTENDED,
     Candidate,
     Deadline,
+    Git,
+    Lock,
+    Place,
     find_place,
     parse_bytes,
+    read_bytes,
 )
 
-_TOO_SHORT = "Raise timeout."
+# of the reasons why systems are not there, a sentence has this many
+_MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,32 @@ class Request:
     inputs: Sequence[str] = ()
     update: bool = True
     must_build: Mapping[str, str] = field(default_factory=dict)
+    build_failure: Literal["stop", "skip"] = "stop"
+    fallback: Literal["none", "per_input"] = "none"
     commit: bool = True
     commit_message: str = "flake.lock: update"
+    pull: bool = False
+    push: bool = False
+    fetch_timeout: float = 600
     allow_downgrade: bool = False
     max_age: int | None = None
+    eval_memory: int = 4096
+    signing_key: str | None = None
     timeout: float = 3600
     gc_roots: str = _nix.BUILDER_ROOTS
     options: Mapping[str, object] = field(default_factory=dict)
     check_mode: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A candidate that may be adopted: its flake.lock, its commit where it has one, and what it builds."""
+
+    lock: Lock
+    commit: str | None
+    systems: Mapping[str, str]
+    failed_systems: Mapping[str, str]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -49,8 +74,11 @@ class Outcome:
     changed: bool
     changes: tuple[_lock_file.InputChange, ...]
     systems: Mapping[str, str]
+    failed_systems: Mapping[str, str]
+    rejected_inputs: Mapping[str, str]
     lock_hash: str | None
     commit: str | None
+    evaluation: Mapping[str, int]
     durations: Mapping[str, float]
     warnings: tuple[str, ...]
 
@@ -60,81 +88,246 @@ class Outcome:
             "changed": self.changed,
             "inputs": [change.as_dict() for change in self.changes],
             "systems": dict(self.systems),
+            "failed_systems": dict(self.failed_systems),
+            "rejected_inputs": dict(self.rejected_inputs),
             "lock_hash": self.lock_hash,
             "commit": self.commit,
+            "evaluation": dict(self.evaluation),
             "durations": dict(self.durations),
             "diff": {"before_header": "flake.lock", "after_header": "flake.lock", "before": before, "after": after},
         }
 
 
+class Unfit(LabError):
+    """This candidate cannot be adopted, because of its inputs: one with other inputs may.
+
+    C(partial) is what is left of it when the systems that failed are left out, and C(None) when that is nothing.
+    """
+
+    def __init__(self, error: LabError, partial: Attempt | None = None) -> None:
+        super().__init__(error.what, error.remedy, error.data)
+        self.partial = partial
+
+
 def update(run: Run, request: Request) -> Outcome:
     """Carry out C(request). flake.lock has its old bytes if this raises, and the candidate is gone in any case."""
-    began = time.monotonic()
+    _check(request)
     deadline = Deadline(request.timeout)
-    _lock_file.check_input_names(request.inputs)
-    for name, attribute in request.must_build.items():
-        _nix.root_name(name)
-        _nix.installable(".", attribute)
-    commit = None
-    durations: dict[str, float] = {}
-    place = find_place(run, request.path, deadline)
+    place = find_place(run, request.path, Git(request.pull, request.push, request.fetch_timeout), deadline)
     with place.exclusive():
         warnings = place.settle(request.check_mode)
         warnings += place.guard()
         with place.candidate() as candidate:
-            old = candidate.lock_bytes()
-            if request.update:
-                with _timed(durations, "update"):
-                    refresh(run, candidate, request, deadline)
-            new = candidate.lock_bytes()
-            before, after = parse_bytes(old), parse_bytes(new)
-            _lock_file.check_inputs_exist(request.inputs, after)
-            changes = _lock_file.diff(before, after)
-            warnings += guards(changes, after, request, time.time())
-            changed = old != new
-            if changed and request.commit:
-                commit = place.seal(candidate, _message(request.commit_message, changes))
-            with _timed(durations, "build"):
-                systems = build(run, candidate, request, deadline)
+            maker = _Maker(run, place, candidate, request, deadline)
+            attempt, rejected = maker.best()
+            changed = attempt.lock.content != place.lock().content or place.moves()
             if changed and not request.check_mode:
-                place.adopt(candidate, commit)
-    durations["total"] = round(time.monotonic() - began, 1)
+                place.adopt(attempt.lock, attempt.commit)
+    changes = _lock_file.diff(parse_bytes(place.lock().content), parse_bytes(attempt.lock.content))
+    content = attempt.lock.content
     return Outcome(
         changed=changed,
         changes=tuple(changes),
-        systems=systems,
-        lock_hash=hashlib.sha256(new).hexdigest() if new else None,
-        commit=None if request.check_mode else commit,
-        durations=durations,
-        warnings=tuple(warnings),
+        systems=attempt.systems,
+        failed_systems=attempt.failed_systems,
+        rejected_inputs=rejected,
+        lock_hash=hashlib.sha256(content).hexdigest() if content else None,
+        commit=None if request.check_mode else attempt.commit,
+        evaluation=maker.evaluation(),
+        durations=maker.durations(),
+        warnings=(*warnings, *attempt.warnings),
     )
 
 
-def refresh(run: Run, candidate: Candidate, request: Request, deadline: Deadline) -> None:
+def _check(request: Request) -> None:
+    """Refuse what cannot be meant, before anything is looked at."""
+    _lock_file.check_input_names(request.inputs)
+    for name, attribute in request.must_build.items():
+        _nix.root_name(name)
+        _nix.installable(".", attribute)
+    if request.eval_memory < 256:
+        raise LabError(f"eval_memory is {request.eval_memory}.", "It is a number of MiB, at least 256.")
+    if (request.pull or request.push) and not request.commit:
+        raise LabError("commit is false, and pull or push is true.", "Only commits can be pulled and pushed.")
+
+
+class _Maker:
+    """Makes attempts with one candidate, one after the other, in the time that all of them have together."""
+
+    def __init__(self, run: Run, place: Place, candidate: Candidate, request: Request, deadline: Deadline) -> None:
+        self._run = run
+        self._place = place
+        self._candidate = candidate
+        self._request = request
+        self._deadline = deadline
+        self._began = time.monotonic()
+        self._durations: dict[str, float] = {}
+        self._base = candidate.lock()
+        # those that are known not to build need not be built again
+        self._unfit: dict[bytes, Unfit] = {}
+        self._attempts = 0
+        available = _health.available_memory(read_bytes("/proc/meminfo").decode("utf-8", "replace"))
+        attributes = set(request.must_build.values())
+        self._limits = _flake_build.limits(request.eval_memory, available, os.cpu_count() or 1, len(attributes))
+
+    def best(self) -> tuple[Attempt, dict[str, str]]:
+        """What can be adopted of the update, and why which inputs cannot."""
+        rejected: dict[str, str] = {}
+        try:
+            if self._request.update:
+                self._refresh(self._request.inputs)
+            found = self._attempt()
+        except Unfit as error:
+            kept = None
+            if self._request.update and self._request.fallback == "per_input":
+                kept, rejected = self._one_by_one()
+            if kept is None:
+                if self._request.build_failure == "stop" or error.partial is None:
+                    raise self._nothing(error, rejected) from error
+                kept, rejected = error.partial, {}
+            found = kept
+        self._keep(found)
+        return found, rejected
+
+    def evaluation(self) -> dict[str, int]:
+        """How systems were evaluated: how many at a time, and what the largest program took, in MiB."""
+        return {"workers": self._limits.workers, "memory": self._limits.memory, "peak_memory": peak_memory()}
+
+    def durations(self) -> dict[str, float]:
+        taken = {**self._durations, "total": time.monotonic() - self._began}
+        return {name: round(seconds, 1) for name, seconds in taken.items()}
+
+    def _one_by_one(self) -> tuple[Attempt | None, dict[str, str]]:
+        """Add inputs one at a time to those that build with all systems, and tell why the others were left alone.
+
+        Where none of them can be kept, what is locked has to build; C(None) if that does not either.
+        """
+        names = self._request.inputs or _lock_file.own_inputs(parse_bytes(self._base.content))
+        found: Attempt | None = None
+        rejected: dict[str, str] = {}
+        for name in names:
+            lock = found.lock if found else self._base
+            self._begin_with(lock)
+            try:
+                self._refresh([name])
+                if self._candidate.lock().content != lock.content:
+                    found = self._attempt()
+            except Unfit as error:
+                rejected[name] = str(error)
+        if found is None:
+            self._begin_with(self._base)
+            with contextlib.suppress(Unfit):
+                found = self._attempt()
+        return found, rejected
+
+    def _begin_with(self, lock: Lock) -> None:
+        self._place.rewind(self._candidate)
+        self._candidate.put(lock)
+
+    @staticmethod
+    def _nothing(error: Unfit, rejected: Mapping[str, str]) -> LabError:
+        if not rejected:
+            return error
+        locked = "What is locked now does not build either."
+        return LabError(f"{error.what} {locked}", error.remedy, {**error.data, "rejected_inputs": dict(rejected)})
+
+    def _refresh(self, inputs: Sequence[str]) -> None:
+        with self._timed("update"):
+            refresh(self._run, self._candidate, self._request, inputs, self._deadline)
+
+    def _attempt(self) -> Attempt:
+        """Build every system of the candidate as it is now; raise L(Unfit) where it cannot be adopted as a whole."""
+        request, candidate = self._request, self._candidate
+        lock = candidate.lock()
+        before, after = parse_bytes(self._base.content), parse_bytes(lock.content)
+        _lock_file.check_inputs_exist(request.inputs, after)
+        changes = _lock_file.diff(before, after)
+        warnings = guards(changes, after, request, time.time())
+        if lock.content in self._unfit:
+            raise self._unfit[lock.content]
+        commit = None
+        if lock.content != self._base.content and request.commit:
+            commit = self._place.seal(candidate, _message(request.commit_message, changes))
+        try:
+            with self._timed("build"):
+                self._attempts += 1
+                built = _flake_build.make(
+                    self._run,
+                    candidate.flake,
+                    os.path.join(candidate.scratch, f"attempt-{self._attempts}"),
+                    list(dict.fromkeys(request.must_build.values())),
+                    request.options,
+                    self._limits,
+                    self._deadline,
+                    go_on=request.build_failure == "skip",
+                )
+        except _flake_build.OverTime as late:
+            raise self._late(late, changes) from late
+        systems = {name: built.paths[what] for name, what in request.must_build.items() if what in built.paths}
+        failures = {name: built.failures[what] for name, what in request.must_build.items() if what in built.failures}
+        failed = {name: f"Its system {failure.sentence}" for name, failure in failures.items()}
+        attempt = Attempt(lock, commit, systems, failed, tuple(warnings))
+        if failures:
+            self._unfit[lock.content] = Unfit(_do_not_build(failures, changes, failed), attempt if systems else None)
+            raise self._unfit[lock.content]
+        return attempt
+
+    def _keep(self, attempt: Attempt) -> None:
+        """Root the systems of an attempt, and sign them where there is a key."""
+        for name, path in attempt.systems.items():
+            _flake_build.root(self._run, self._request.gc_roots, name, path)
+        if self._request.signing_key and attempt.systems:
+            paths = list(dict.fromkeys(attempt.systems.values()))
+            _flake_build.sign(self._run, self._request.signing_key, paths, self._request.options, self._deadline)
+
+    def _late(self, late: _flake_build.OverTime, changes: Sequence[_lock_file.InputChange]) -> LabError:
+        names = [name for name, what in self._request.must_build.items() if what in late.attributes]
+        return LabError(
+            _with_the_new(changes, [f"the {_systems(names)} {late.how} within {self._deadline.seconds:g} s."]),
+            "Raise timeout.",
+            {"failed_systems": dict.fromkeys(names, "The time was over before its system was there.")},
+        )
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Note how long something took, also when it failed."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._durations[name] = self._durations.get(name, 0) + time.monotonic() - began
+
+
+def refresh(run: Run, candidate: Candidate, request: Request, inputs: Sequence[str], deadline: Deadline) -> None:
     """Let Nix update the candidate's flake.lock, and take its word for nothing but the file."""
     argv = [*_nix.NIX, "flake", "update", *_nix.option_args(request.options)]
+    left = deadline.left()
     done = run(
-        [*argv, "--flake", candidate.flake, "--", *request.inputs],
-        timeout=deadline.left(),
-        env={"GIT_TERMINAL_PROMPT": "0"},
+        [*argv, "--flake", candidate.flake, "--", *inputs], timeout=min(left, request.fetch_timeout), env=UNATTENDED
     )
     if not done.ok:
         name = _nix.failing_input(done.stderr)
-        raise CommandFailed(
-            done,
-            _TOO_SHORT if done.timed_out else _nix.remedy(done.stderr),
-            f"Updating the input '{name}'" if name else "Updating the inputs",
+        late = "Raise fetch_timeout, or look at the source." if request.fetch_timeout < left else "Raise timeout."
+        names = _and(inputs) if inputs and not name else f"'{name}'"
+        raise Unfit(
+            CommandFailed(
+                done,
+                late if done.timed_out else _nix.remedy(done.stderr),
+                f"Updating the input {names}" if name or inputs else "Updating the inputs",
+            )
         )
     stale = _nix.stale_fetches(done.stderr)
     if stale:
-        raise LabError(
-            f"Nix could not fetch an input and used an older copy of it: {stale[0]}",
-            "Run it again when the source can be reached.",
-            {"stderr": done.stderr[-4000:]},
+        raise Unfit(
+            LabError(
+                f"Nix could not fetch an input and used an older copy of it: {stale[0]}",
+                "Run it again when the source can be reached.",
+                {"stderr": done.stderr[-4000:]},
+            )
         )
     unknown = _nix.unknown_inputs(done.stderr)
     if unknown:
-        known = parse_bytes(candidate.lock_bytes())
+        known = parse_bytes(candidate.lock().content)
         _lock_file.check_inputs_exist(unknown, known)
         raise LabError(
             f"The input '{unknown[0]}' follows another one, so it cannot be updated by itself.",
@@ -157,10 +350,12 @@ def guards(
             and change.before.last_modified is not None
             and change.after.last_modified is not None
         ]
-        raise LabError(
-            f"The update would take inputs back in time: {', '.join(words)}.",
-            "Look at their sources, or set allow_downgrade to true if that is wanted.",
-            {"inputs": [change.as_dict() for change in back]},
+        raise Unfit(
+            LabError(
+                f"The update would take inputs back in time: {', '.join(words)}.",
+                "Look at their sources, or set allow_downgrade to true if that is wanted.",
+                {"inputs": [change.as_dict() for change in back]},
+            )
         )
     if request.max_age is None:
         return []
@@ -168,126 +363,6 @@ def guards(
         f"The input '{path}' is {age} days old, more than max_age ({request.max_age} days)."
         for path, age in _lock_file.older_than(after, request.max_age, now)
     ]
-
-
-def build(run: Run, candidate: Candidate, request: Request, deadline: Deadline) -> dict[str, str]:
-    """Build every system of the candidate in one go, root it on this host, and return its store path by its name."""
-    if not request.must_build:
-        return {}
-    attributes = list(dict.fromkeys(request.must_build.values()))
-    options = _nix.option_args(request.options)
-    # the links keep the results from the garbage collector until the roots are there
-    links = os.path.join(candidate.scratch, "system")
-    # without --keep-going Nix cancels the others at the first failure, and names them as failed too
-    argv = [*_nix.NIX, "build", *options, "--keep-going", "--no-update-lock-file", "--json", "--out-link", links, "--"]
-    done = run(
-        [*argv, *(_nix.installable(candidate.flake, attribute) for attribute in attributes)],
-        timeout=deadline.left(),
-        env={"GIT_TERMINAL_PROMPT": "0"},
-    )
-    if not done.ok:
-        raise build_failure(run, candidate, request, deadline, done)
-    results = [_result(entry) for entry in _entries(done.stdout)]
-    if len(results) == len(attributes):
-        paths = {attribute: path for attribute, (_derivation, path) in zip(attributes, results, strict=True)}
-    else:
-        # Nix 2.26 prints a derivation that k attributes share k*k times, so order tells nothing
-        by_derivation = dict(results)
-        paths = {}
-        for attribute in attributes:
-            derivation = _derivation(run, candidate, attribute, request, deadline)
-            path = by_derivation.get(derivation or "")
-            if path is None:
-                raise Unreadable(f"Nix did not say what it built for {attribute}.")
-            paths[attribute] = path
-    systems = {name: paths[attribute] for name, attribute in request.must_build.items()}
-    for name, path in systems.items():
-        root(run, request.gc_roots, name, path)
-    return systems
-
-
-def root(run: Run, directory: str, name: str, path: str) -> None:
-    """Keep C(path) from the garbage collector under C(name)."""
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise LabError(
-            f"{directory} cannot be made: {error.strerror}.", "Set gc_roots to a directory that this user can write."
-        ) from error
-    check(
-        run(["nix-store", "--realise", path, "--add-root", os.path.join(directory, name)]),
-        doing=f"Making the GC root of '{name}'",
-        remedy="Set gc_roots to a directory that this user can write.",
-    )
-
-
-def build_failure(run: Run, candidate: Candidate, request: Request, deadline: Deadline, done: Completed) -> LabError:
-    """The error that says whose system does not build, and why in Nix's own words."""
-    if done.timed_out:
-        return CommandFailed(done, _TOO_SHORT, "Building the systems")
-    broken = set(_nix.failed_derivations(done.stderr))
-    affected: list[str] = []
-    told = done
-    try:
-        for attribute in dict.fromkeys(request.must_build.values()):
-            asked = _path_info(run, candidate, attribute, request, deadline)
-            if not asked.ok:
-                told = asked if not affected else told
-                affected.append(attribute)
-            elif broken and broken & _requisites(run, asked.stdout.strip(), deadline):
-                affected.append(attribute)
-    except LabError:
-        # the time is over: the first words of Nix have to do
-        pass
-    names = [name for name, attribute in request.must_build.items() if attribute in affected]
-    log = _nix.last_log_line(done.stderr)
-    doing = "Building the systems"
-    if names:
-        doing = f"The {'system' if len(names) == 1 else 'systems'} of {_and(names)} did not build"
-    failure = CommandFailed(told, _nix.remedy(told.stderr), doing)
-    if log and told is done:
-        failure = CommandFailed(told, f"Its last words: {log!r}. {_nix.remedy(told.stderr)}".strip(), doing)
-    failure.data["failed_systems"] = names
-    return failure
-
-
-def _derivation(run: Run, candidate: Candidate, attribute: str, request: Request, deadline: Deadline) -> str | None:
-    done = _path_info(run, candidate, attribute, request, deadline)
-    return check(done, doing=f"Asking for the derivation of {attribute}").stdout.strip()
-
-
-def _path_info(run: Run, candidate: Candidate, attribute: str, request: Request, deadline: Deadline) -> Completed:
-    """Ask for the derivation of an attribute, which evaluates it again only if Nix has not cached the answer."""
-    argv = [*_nix.NIX, "path-info", *_nix.option_args(request.options), "--no-update-lock-file", "--derivation"]
-    return run([*argv, "--", _nix.installable(candidate.flake, attribute)], timeout=deadline.left())
-
-
-def _requisites(run: Run, derivation: str, deadline: Deadline) -> set[str]:
-    done = run(["nix-store", "--query", "--requisites", derivation], timeout=deadline.left())
-    return set(done.stdout.split()) if done.ok else set()
-
-
-def _entries(stdout: str) -> list[object]:
-    try:
-        entries = json.loads(stdout)
-    except ValueError as error:
-        raise Unreadable(f"Nix did not print JSON about what it built: {stdout[:200]!r}.") from error
-    if not isinstance(entries, list):
-        raise Unreadable(f"Nix printed something else than a list of what it built: {stdout[:200]!r}.")
-    return entries
-
-
-def _result(entry: object) -> tuple[str, str]:
-    """Derivation and output of one entry of C(nix build --json); a plain store path stands for itself."""
-    if isinstance(entry, str) and _nix.is_store_path(entry):
-        return entry, entry
-    if isinstance(entry, dict):
-        derivation, outputs = entry.get("drvPath"), entry.get("outputs")
-        if isinstance(outputs, dict) and isinstance(derivation, str):
-            path = outputs.get("out")
-            if isinstance(path, str) and _nix.is_store_path(path):
-                return derivation, path
-    raise Unreadable(f"Nix printed {entry!r} about what it built, which has no output 'out'.")
 
 
 def _message(subject: str, changes: Sequence[_lock_file.InputChange]) -> str:
@@ -300,18 +375,34 @@ def _message(subject: str, changes: Sequence[_lock_file.InputChange]) -> str:
     return "\n".join([subject, "", *lines]) if lines else subject
 
 
+def _do_not_build(
+    failures: Mapping[str, _flake_build.Failure],
+    changes: Sequence[_lock_file.InputChange],
+    failed: Mapping[str, str],
+) -> LabError:
+    """The error that says whose systems are not there, and why in Nix's own words, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for name, failure in failures.items():
+        reasons.setdefault(failure.sentence, []).append(name)
+    sentences = [f"the {_systems(names)} {sentence}" for sentence, names in reasons.items()]
+    if len(sentences) > _MOST_REASONS:
+        sentences[_MOST_REASONS:] = [f"there are {len(sentences) - _MOST_REASONS} more reasons."]
+    done = next(iter(failures.values())).done
+    data = {"failed_systems": dict(failed), "rc": done.rc, "stderr": done.stderr[-4000:]}
+    return LabError(_with_the_new(changes, sentences), "", data)
+
+
+def _with_the_new(changes: Sequence[_lock_file.InputChange], sentences: Sequence[str]) -> str:
+    """Sentences, the first of which names the inputs that moved: these are the first thing to look at."""
+    names = list(dict.fromkeys(change.path.partition("/")[0] for change in changes if change.after is not None))
+    first, *others = sentences
+    first = f"with the new {_and(names)}, {first}" if names else first
+    return " ".join(f"{words[0].upper()}{words[1:]}" for words in (first, *others))
+
+
+def _systems(names: Sequence[str]) -> str:
+    return f"{'system' if len(names) == 1 else 'systems'} of {_and(names)}"
+
+
 def _and(names: Sequence[str]) -> str:
     return " and ".join(f"'{name}'" for name in names)
-
-
-class _timed:
-    """Note how long something took, also when it failed."""
-
-    def __init__(self, durations: dict[str, float], name: str) -> None:
-        self._durations, self._name = durations, name
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_exc: object) -> None:
-        self._durations[self._name] = round(time.monotonic() - self._began, 1)

@@ -180,21 +180,28 @@ def uptime(uptime_text: str, stat_text: str, ticks: int, min_uptime: int) -> lis
 
 def memory(text: str, min_memory: int) -> list[Check]:
     """Available memory in MiB, from C(/proc/meminfo)."""
+    free = available_memory(text)
+    if free is None:
+        raise Unreadable("/proc/meminfo has no MemAvailable.")
+    ok = free >= min_memory
+    message = f"{free} MiB of memory are available"
+    return [
+        Check(
+            "memory",
+            "ok" if ok else "fail",
+            f"{free} MiB",
+            f"at least {min_memory} MiB",
+            f"{message}." if ok else f"{message}, {min_memory} MiB are asked for.",
+        )
+    ]
+
+
+def available_memory(text: str) -> int | None:
+    """How many MiB can be had without swapping, by C(/proc/meminfo); C(None) where it does not say."""
     for line in text.splitlines():
         if line.startswith("MemAvailable:"):
-            free = _number(line.split()[1]) // 1024
-            ok = free >= min_memory
-            message = f"{free} MiB of memory are available"
-            return [
-                Check(
-                    "memory",
-                    "ok" if ok else "fail",
-                    f"{free} MiB",
-                    f"at least {min_memory} MiB",
-                    f"{message}." if ok else f"{message}, {min_memory} MiB are asked for.",
-                )
-            ]
-    raise Unreadable("/proc/meminfo has no MemAvailable.")
+            return _number(line.split()[1]) // 1024
+    return None
 
 
 def clock(text: str) -> list[Check]:

@@ -115,6 +115,11 @@ def input_paths(lock: LockFile) -> list[str]:
     return sorted(path for path, _target in _walk(lock))
 
 
+def own_inputs(lock: LockFile) -> list[str]:
+    """The inputs of the flake itself that have a lock of their own, in the order of their names."""
+    return sorted(path for path in locked_inputs(lock) if "/" not in path)
+
+
 def diff(before: LockFile, after: LockFile) -> list[InputChange]:
     """The inputs whose lock differs, in the order of their paths."""
     old, new = locked_inputs(before), locked_inputs(after)

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
@@ -22,10 +24,12 @@ _FRAGMENT_SAFE = "!$&'()*+,;=:@/?\"._~ -"
 _ROOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 _STALE = re.compile(r"continuing with the most recent version|; using cached version")
-_FAILED_DERIVATION = re.compile(
-    r"^error: (?:builder for|Cannot build|build of) '(/nix/store/[^'^]+\.drv)", re.MULTILINE
-)
+_ERROR = re.compile(r"error: (?P<words>\S.*)")
+_DERIVATION = re.compile(r"'(/nix/store/[^'^]+\.drv)")
 _LOG_LINE = re.compile(r"\s*> ?(?P<words>.*)")
+# 2.34 tells in lines of their own what 2.26 has in the first one
+_REASON = re.compile(r"\s+(?:Reason|Required system|Current system): .*")
+_CONSEQUENCE = re.compile(r"\d+ dependenc(?:y|ies)\b.* failed|^build of '")
 _FAILING_INPUT = re.compile(r"while updating the flake input '([^']+)'")
 _UNKNOWN_INPUT = re.compile(r"^warning: '([^']+)' does not match any input of this flake", re.MULTILINE)
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -45,6 +49,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"failed to sign the data|signing failed"),
         "Make signing work for this user, or switch it off in git.",
+    ),
+    (
+        re.compile(r"is required to build '|platform mismatch"),
+        "Give the builder a remote builder for that platform (nix.buildMachines), or emulation of it"
+        " (boot.binfmt.emulatedSystems).",
     ),
     (re.compile(r"No space left on device"), "Make room, for instance with nix-collect-garbage."),
     (re.compile(r"index\.lock': File exists"), "Wait for the other git process; if there is none, remove that file."),
@@ -131,21 +140,37 @@ def stale_fetches(stderr: str) -> list[str]:
     return [line.strip() for line in stderr.splitlines() if _STALE.search(line)]
 
 
-def failed_derivations(stderr: str) -> list[str]:
-    """The derivations of which Nix says that they did not build."""
-    return list(dict.fromkeys(_FAILED_DERIVATION.findall(stderr)))
+@dataclass(frozen=True)
+class BuildError:
+    """A derivation of which Nix says that it did not build, why, and whether only because of another one."""
+
+    derivation: str
+    words: str
+    consequence: bool
 
 
-def last_log_line(stderr: str) -> str:
-    """The last line of the log of the first failed build, as far as Nix shows it."""
-    words = ""
-    for line in stderr.splitlines():
-        match = _LOG_LINE.fullmatch(line)
-        if match:
-            words = match["words"].strip() or words
-        elif words:
-            break
-    return words
+def build_errors(stderr: str) -> list[BuildError]:
+    """What Nix says of derivations that did not build, each with the last line of its log, in the order it says so."""
+    found: list[BuildError] = []
+    lines = stderr.splitlines()
+    for number, line in enumerate(lines):
+        head = _ERROR.fullmatch(line)
+        derivation = _DERIVATION.search(line)
+        if head is None or derivation is None:
+            continue
+        words = [line.rstrip(" .;:")]
+        last_words = ""
+        # what belongs to an error is indented below it
+        for below in itertools.takewhile(lambda text: text[:1].isspace(), lines[number + 1 :]):
+            if _REASON.fullmatch(below):
+                words.append(below.strip().removeprefix("Reason: ").rstrip("."))
+            elif logged := _LOG_LINE.fullmatch(below):
+                last_words = logged["words"].strip() or last_words
+        if last_words:
+            words.append(f"its last words: {last_words!r}")
+        consequence = any(_CONSEQUENCE.search(text) for text in (head["words"], *words))
+        found.append(BuildError(derivation[1], ", ".join(words), consequence))
+    return found
 
 
 def failing_input(stderr: str) -> str | None:

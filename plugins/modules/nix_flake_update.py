@@ -43,6 +43,24 @@ options:
       - A name is also the name of the GC root in O(gc_roots).
     type: dict
     default: {}
+  build_failure:
+    description:
+      - What to do when a system of O(must_build) does not evaluate or build.
+      - V(stop) adopts nothing. V(skip) goes on without it and adopts a C(flake.lock) with which at least one of the
+        others builds; RV(failed_systems) says which ones failed and why.
+    type: str
+    choices: [stop, skip]
+    default: stop
+  fallback:
+    description:
+      - What to do when an update cannot be adopted as a whole, because an input cannot be fetched, or went back in
+        time, or a system does not build.
+      - V(per_input) adds inputs one at a time, in the order of O(inputs) or of their names, and keeps each one with
+        which all systems build. That takes at most as many more builds as there are inputs. RV(rejected_inputs) names
+        the others. When no input can be kept, it is as with V(none).
+    type: str
+    choices: [none, per_input]
+    default: none
   commit:
     description:
       - Whether a new C(flake.lock) is committed. Only matters in a git checkout.
@@ -54,6 +72,24 @@ options:
     description: First line of the commit's message. The inputs that changed follow it.
     type: str
     default: 'flake.lock: update'
+  pull:
+    description:
+      - Whether to fetch first, and to begin with what the remote branch has that the checkout follows.
+      - The checkout is fast-forwarded to it together with the new C(flake.lock), so once everything builds. A checkout
+        that cannot be fast-forwarded is refused.
+    type: bool
+    default: false
+  push:
+    description:
+      - Whether the commit of a new C(flake.lock) is pushed to the remote branch that the checkout follows. Implies
+        O(pull).
+      - It is pushed once everything builds, and before it is adopted. What the remote refuses is not adopted.
+    type: bool
+    default: false
+  fetch_timeout:
+    description: Seconds for a fetch or a push of the checkout, and for updating the inputs.
+    type: int
+    default: 600
   allow_downgrade:
     description:
       - Whether an input may become older than it was.
@@ -64,6 +100,19 @@ options:
   max_age:
     description: Warn of inputs of the flake itself that are older than this many days after the update.
     type: int
+  eval_memory:
+    description:
+      - MiB of memory that the evaluation of one system may take; one that wants more is named and fails.
+      - Systems are evaluated side by side, one on each processor, as far as the available memory holds that much for
+        each of them.
+    type: int
+    default: 4096
+  signing_key:
+    description:
+      - A file with a secret key, as C(nix key generate-secret) makes it, by which the closures of all systems are
+        signed.
+      - Hosts that have its public key among their C(trusted-public-keys) take signed systems from anybody.
+    type: path
   gc_roots:
     description:
       - Directory for the GC roots of what was built, one for each name of O(must_build).
@@ -202,11 +251,35 @@ durations:
     total: 44.1
     update: 1.9
 failed_systems:
-  description: The names of O(must_build) that do not build, as far as it could be told.
-  returned: when a system does not build
-  type: list
-  elements: str
-  sample: [web]
+  description: Why systems of O(must_build) do not build, a sentence for each name.
+  returned: success, and when a system does not build
+  type: dict
+  sample:
+    web: "Its system did not evaluate: error: attribute 'nginx' missing."
+rejected_inputs:
+  description: Why inputs could not be updated, a sentence for each one, with O(fallback=per_input).
+  returned: success, and when no input could be updated by itself
+  type: dict
+  sample:
+    tools: "With the new 'tools': The system of 'web' did not evaluate: error: attribute 'restic' missing."
+evaluation:
+  description: How the systems were evaluated.
+  returned: success
+  type: dict
+  contains:
+    workers:
+      description: How many were evaluated at a time.
+      type: int
+    memory:
+      description: How much memory each one could have, in MiB.
+      type: int
+    peak_memory:
+      description: How much memory the largest program of this run has had, in MiB.
+      type: int
+  sample:
+    memory: 4096
+    peak_memory: 92
+    workers: 2
 known_inputs:
   description: The paths of all inputs of the flake.
   returned: when one of O(inputs) is unknown
@@ -228,10 +301,18 @@ def main() -> None:
             "inputs": {"type": "list", "elements": "str", "default": []},
             "update": {"type": "bool", "default": True},
             "must_build": {"type": "dict", "default": {}},
+            "build_failure": {"type": "str", "choices": ["stop", "skip"], "default": "stop"},
+            "fallback": {"type": "str", "choices": ["none", "per_input"], "default": "none"},
             "commit": {"type": "bool", "default": True},
             "commit_message": {"type": "str", "default": "flake.lock: update"},
+            "pull": {"type": "bool", "default": False},
+            "push": {"type": "bool", "default": False},
+            "fetch_timeout": {"type": "int", "default": 600},
             "allow_downgrade": {"type": "bool", "default": False},
             "max_age": {"type": "int"},
+            "eval_memory": {"type": "int", "default": 4096},
+            # the name of a file, and no secret itself
+            "signing_key": {"type": "path", "no_log": False},
             "gc_roots": {"type": "path", "default": _nix.BUILDER_ROOTS},
             "options": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 3600},

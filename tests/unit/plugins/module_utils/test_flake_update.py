@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _flake_places, _flake_update
-from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Completed
+from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_update import Outcome, Request, update
 
@@ -53,12 +53,19 @@ class World:
         self.new_lock = lock_text("b")
         self.update_stderr = ""
         self.update_rc = 0
-        self.build_rc = 0
+        self.update_fails = "packages"
         self.build_stderr = ""
-        # attributes that share a derivation, and those that do not evaluate
+        # attributes that share a derivation, those that do not evaluate, with which inputs, and what does not build
         self.derivations = {WEB: "web", DB: "db"}
         self.broken: set[str] = set()
+        self.spoilt: dict[str, str] = {}
+        self.unbuildable: set[str] = set()
+        # Nix 2.26 gives up the others when one derivation is for another platform
+        self.foreign: set[str] = set()
+        self.built: set[str] = set()
         self.requisites: dict[str, list[str]] = {}
+        self.evaluated: list[str] = []
+        self.starving = 0
         self.calls: list[list[str]] = []
         self.while_building: Callable[[], object] = lambda: None
         if git:
@@ -94,6 +101,9 @@ class World:
     def untouched(self, head: str) -> bool:
         return self.lock.read_text() == lock_text() and self.head() == head and self.clean()
 
+    def untouched_but_for_the_worktree(self, head: str) -> bool:
+        return (self.lock.read_text(), self.head(), self.git("status", "--porcelain")) == (lock_text(), head, "")
+
     def clean(self) -> bool:
         """Nothing of ours is left but an empty directory."""
         ours = self.top / ".git/lab-auto-update"
@@ -120,30 +130,53 @@ class World:
             done = subprocess.run(argv, capture_output=True, text=True, env=self._env() | dict(env or {}), check=False)
             return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
         if words[:3] == ["nix", "flake", "update"]:
-            if self.update_rc == 0:
-                (self._directory(words[words.index("--flake") + 1]) / "flake.lock").write_text(self.new_lock)
-            return Completed(tuple(argv), self.update_rc, "", self.update_stderr)
-        installables = words[words.index("--") + 1 :] if "--" in words else []
-        attributes = [unquote(one.partition("#")[2]) for one in installables]
+            asked = words[words.index("--") + 1 :]
+            if self.update_rc and (not asked or asked == [self.update_fails]):
+                return Completed(tuple(argv), self.update_rc, "", self.update_stderr)
+            lock = self._directory(words[words.index("--flake") + 1]) / "flake.lock"
+            if asked and lock.exists():
+                old, new = json.loads(lock.read_text()), json.loads(self.new_lock)
+                old["nodes"] |= {name: new["nodes"][name] for name in asked if name in new["nodes"]}
+                lock.write_text(json.dumps(old, indent=2) + "\n")
+            else:
+                lock.write_text(self.new_lock)
+            return Completed(tuple(argv), 0, "", self.update_stderr)
+        wanted = words[words.index("--") + 1 :] if "--" in words else []
+        if words[0] == "prlimit" and words[2:4] == ["nix", "path-info"] and "--derivation" in words:
+            flake, _, attribute = wanted[0].partition("#")
+            self.evaluated.append(unquote(attribute))
+            if words[1] == f"--as={self.starving << 20}":
+                return Completed(
+                    tuple(argv), 1, "", "GC Warning: Failed to expand heap by 512 KiB\nerror: out of memory\n"
+                )
+            text = (self._directory(flake) / "flake.lock").read_text()
+            spoilt = [name for name, rev in self.spoilt.items() if f'"{rev * 40}"' in text]
+            if unquote(attribute) in self.broken or spoilt:
+                missing = spoilt[0] if spoilt else "x"
+                words_of_nix = f"error:\n  … while calling\n\n  error: attribute '{missing}' missing\n"
+                return Completed(tuple(argv), 1, "", words_of_nix)
+            return Completed(tuple(argv), 0, store("drv", self.derivations[unquote(attribute)]) + "\n", "")
+        if words[:2] == ["nix", "build"] and "--keep-going" not in words:
+            return Completed(tuple(argv), 0, "", "")
         if words[:2] == ["nix", "build"]:
             self.while_building()
-            names = [self.derivations[one] for one in attributes if one not in self.broken]
-            if self.build_rc or self.broken & set(attributes):
-                return Completed(tuple(argv), self.build_rc or 1, "", self.build_stderr)
-            entries = [{"drvPath": store("drv", one), "outputs": {"out": store("out", one)}} for one in names]
-            # as Nix 2.26 does it
-            repeated = [entry for entry, one in zip(entries, names, strict=True) for _ in range(names.count(one))]
-            return Completed(tuple(argv), 0, json.dumps(repeated), "")
+            names = [re.sub(r".*/[a]{32}-|\.drv\^out$", "", one) for one in wanted]
+            if not self.foreign & set(names):
+                self.built |= {one for one in names if one not in self.unbuildable}
+            bad = (self.unbuildable | self.foreign) & set(names)
+            return Completed(tuple(argv), 1 if bad else 0, "", self.build_stderr if bad else "")
         if words[:2] == ["nix", "path-info"]:
-            if attributes[0] in self.broken:
-                return Completed(tuple(argv), 1, "", "error:\n  … while calling\n\n  error: attribute 'x' missing\n")
-            return Completed(tuple(argv), 0, store("drv", self.derivations[attributes[0]]) + "\n", "")
+            name = re.sub(r".*/[a]{32}-|\.drv\^out$", "", wanted[0])
+            rc = 0 if name in self.built else 1
+            return Completed(tuple(argv), rc, "" if rc else store("out", name) + "\n", "")
         if words[:2] == ["nix-store", "--query"]:
             return Completed(tuple(argv), 0, "\n".join([words[-1], *self.requisites.get(words[-1], [])]), "")
         if words[:2] == ["nix-store", "--realise"]:
             link = Path(words[-1])
             link.unlink(missing_ok=True)
             link.symlink_to(words[2])
+            return Completed(tuple(argv), 0, "", "")
+        if words[:3] == ["nix", "store", "sign"]:
             return Completed(tuple(argv), 0, "", "")
         raise AssertionError(f"nobody expected {argv}")
 
@@ -282,11 +315,14 @@ def test_names_cannot_become_options(world: World) -> None:
 
 def test_every_installable_and_input_stands_behind_the_end_of_options(world: World) -> None:
     world.update(inputs=["packages"], options={"cores": 1})
-    update_call, build_call = (call for call in world.calls if call[0] == "nix")
+    calls = [call[call.index("nix") :] for call in world.calls if "nix" in call]
+    update_call, eval_call, _roots, build_call, _asked = calls
     assert update_call[-2:] == ["--", "packages"]
-    assert build_call[-2] == "--"
-    assert "--no-update-lock-file" in build_call
-    assert build_call[4:7] == ["--option", "cores", "1"]
+    for call in (eval_call, build_call):
+        assert call[-2] == "--"
+        assert call[call.index("--option") : call.index("--option") + 3] == ["--option", "cores", "1"]
+    assert eval_call[-1].endswith(f"#{WEB}")
+    assert build_call[-1] == f"{store('drv', 'web')}^out"
 
 
 def test_an_unknown_input_is_an_error_that_names_the_known_ones(world: World) -> None:
@@ -306,9 +342,7 @@ def test_an_input_that_cannot_be_fetched_is_named_with_the_words_of_nix(world: W
     world.update_stderr = (
         "error:\n       … while updating the flake input 'packages'\n\n       error: opening '/srv/packages': refused\n"
     )
-    with pytest.raises(
-        CommandFailed, match=r"Updating the input 'packages': .*error: opening '/srv/packages': refused"
-    ):
+    with pytest.raises(LabError, match=r"Updating the input 'packages': .*error: opening '/srv/packages': refused"):
         world.update()
     assert world.untouched(head)
 
@@ -321,24 +355,29 @@ def test_an_older_copy_of_an_input_is_not_good_enough(world: World) -> None:
     assert world.untouched(head)
 
 
-def test_a_system_that_does_not_evaluate_is_named(world: World) -> None:
+def test_a_system_that_does_not_evaluate_is_named_with_the_input_that_moved(world: World) -> None:
     head = world.head()
     world.broken = {DB}
-    world.build_stderr = "error: attribute 'x' missing\n"
-    with pytest.raises(CommandFailed, match=r"system of 'db' did not build: .*attribute 'x' missing") as failure:
+    with pytest.raises(LabError) as failure:
         world.update(must_build={"web": WEB, "db": DB})
-    assert failure.value.data["failed_systems"] == ["db"]
+    words = "With the new 'packages', the system of 'db' did not evaluate: error: attribute 'x' missing."
+    assert str(failure.value) == words
+    assert failure.value.data["failed_systems"] == {"db": "Its system did not evaluate: error: attribute 'x' missing."}
     assert world.untouched(head)
 
 
 def test_a_system_whose_dependency_does_not_build_is_named(world: World) -> None:
     head = world.head()
-    world.build_rc = 1
-    world.build_stderr = f"error: Cannot build '{store('drv', 'nginx')}'.\n       Last 1 log lines:\n       > boom\n"
+    world.unbuildable = {"web"}
+    world.build_stderr = (
+        f"error: Cannot build '{store('drv', 'nginx')}'.\n       Reason: builder failed with exit code 1.\n"
+        "       Last 1 log lines:\n       > boom\n"
+        f"error: Cannot build '{store('drv', 'web')}'.\n       Reason: 1 dependency failed.\n"
+    )
     world.requisites = {store("drv", "web"): [store("drv", "nginx")]}
-    with pytest.raises(CommandFailed, match=r"system of 'web' did not build: .*nginx.*boom") as failure:
+    with pytest.raises(LabError, match=r"system of 'web' did not build: .*nginx.*exit code 1.*boom") as failure:
         world.update(must_build={"web": WEB, "db": DB})
-    assert failure.value.data["failed_systems"] == ["web"]
+    assert list(failure.value.data["failed_systems"]) == ["web"]  # type: ignore[call-overload]
     assert world.untouched(head)
 
 
@@ -352,6 +391,290 @@ def test_systems_that_are_the_same_do_not_mix_up_the_others(world: World) -> Non
         "web2": store("out", "web"),
         "again": store("out", "db"),
     }
+
+
+def test_every_system_is_evaluated_exactly_once(world: World) -> None:
+    attributes = {f"host{number}": f"nixosConfigurations.host{number}" for number in range(12)}
+    world.derivations |= {attribute: name for name, attribute in attributes.items()}
+    world.update(must_build={**attributes, "again": attributes["host0"]})
+    assert sorted(world.evaluated) == sorted(attributes.values())
+
+
+def test_an_evaluation_that_wants_more_memory_than_it_may_have_is_named(world: World) -> None:
+    head = world.head()
+    world.starving = 300
+    with pytest.raises(
+        LabError, match=r"'web' did not evaluate: its evaluation ran out of memory, .* 300 MiB .*Raise eval_memory"
+    ):
+        world.update(eval_memory=300)
+    assert world.untouched(head)
+    with pytest.raises(LabError, match="eval_memory is 100"):
+        world.update(eval_memory=100)
+
+
+def test_a_host_whose_system_is_not_there_is_skipped_where_that_is_wanted(world: World) -> None:
+    world.broken = {DB}
+    outcome = world.update(must_build={"web": WEB, "db": DB}, build_failure="skip")
+    assert outcome.systems == {"web": store("out", "web")}
+    assert outcome.failed_systems == {"db": "Its system did not evaluate: error: attribute 'x' missing."}
+    assert world.lock.read_text() == world.new_lock
+    assert [path.name for path in world.roots.iterdir()] == ["web"]
+
+
+def test_nothing_is_adopted_where_no_system_is_left(world: World) -> None:
+    head = world.head()
+    world.broken = {WEB, DB}
+    with pytest.raises(LabError, match="systems of 'web' and 'db' did not evaluate"):
+        world.update(must_build={"web": WEB, "db": DB}, build_failure="skip")
+    assert world.untouched(head)
+
+
+def test_a_host_of_another_platform_does_not_take_the_others_with_it(world: World) -> None:
+    world.foreign = {"db"}
+    foreign = (
+        f"a 'aarch64-linux' with features {{}} is required to build '{store('drv', 'db')}', but I am a 'x86_64-linux'"
+    )
+    world.build_stderr = f"error: {foreign} with features {{}}\n"
+    outcome = world.update(must_build={"web": WEB, "db": DB}, build_failure="skip")
+    assert outcome.systems == {"web": store("out", "web")}
+    assert "aarch64-linux" in outcome.failed_systems["db"]
+    assert "boot.binfmt.emulatedSystems" in outcome.failed_systems["db"]
+
+
+# ---- input by input
+
+
+def three_inputs(world: World) -> str:
+    """An update of three inputs."""
+    world.lock.write_text(lock_text("a", services="a", tools="a"))
+    world.commit("three inputs")
+    world.new_lock = lock_text("b", services="c", tools="d")
+    return world.head()
+
+
+def revisions(world: World) -> dict[str, str]:
+    nodes = json.loads(world.lock.read_text())["nodes"]
+    return {name: node["locked"]["rev"][0] for name, node in nodes.items() if name != "root"}
+
+
+@pytest.mark.parametrize("bad", ["packages", "services", "tools"])
+def test_of_three_inputs_the_bad_one_is_left_alone_and_named(world: World, bad: str) -> None:
+    head = three_inputs(world)
+    new = {"packages": "b", "services": "c", "tools": "d"}
+    world.spoilt = {bad: new[bad]}
+    outcome = world.update(fallback="per_input")
+    assert revisions(world) == {**new, bad: "a"}
+    assert list(outcome.rejected_inputs) == [bad]
+    words = f"With the new '{bad}', the system of 'web' did not evaluate: error: attribute '{bad}' missing."
+    assert words == outcome.rejected_inputs[bad].replace("'packages' and ", "").replace("'services' and ", "")
+    assert {change.path for change in outcome.changes} == new.keys() - {bad}
+    assert world.git("rev-parse", "HEAD^") == head
+    # the whole, and each input, but for what is the whole once more
+    assert len(world.evaluated) <= 4
+    assert world.clean()
+
+
+def test_an_input_that_cannot_be_fetched_is_left_alone_too(world: World) -> None:
+    three_inputs(world)
+    world.update_rc = 1
+    world.update_stderr = "error:\n  … while updating the flake input 'packages'\n\n  error: refused\n"
+    outcome = world.update(fallback="per_input")
+    assert revisions(world) == {"packages": "a", "services": "c", "tools": "d"}
+    assert "Updating the input 'packages'" in outcome.rejected_inputs["packages"]
+
+
+def test_where_no_input_can_be_updated_what_is_locked_is_built(world: World) -> None:
+    head = three_inputs(world)
+    world.spoilt = {"packages": "b", "services": "c", "tools": "d"}
+    outcome = world.update(fallback="per_input")
+    assert not outcome.changed
+    assert outcome.systems == {"web": store("out", "web")}
+    assert list(outcome.rejected_inputs) == ["packages", "services", "tools"]
+    assert world.head() == head
+
+
+def test_where_what_is_locked_does_not_build_either_the_inputs_are_not_to_blame(world: World) -> None:
+    head = three_inputs(world)
+    old = world.lock.read_text()
+    world.broken = {WEB}
+    with pytest.raises(LabError, match=r"did not evaluate: .*is locked now does not build either\.") as failure:
+        world.update(fallback="per_input")
+    assert list(failure.value.data["rejected_inputs"]) == ["packages", "services", "tools"]  # type: ignore[call-overload]
+    assert (world.lock.read_text(), world.head()) == (old, head)
+    assert world.clean()
+
+
+def test_a_host_that_never_builds_is_skipped_with_the_whole_update(world: World) -> None:
+    three_inputs(world)
+    world.broken = {DB}
+    more = {"must_build": {"web": WEB, "db": DB}, "fallback": "per_input", "build_failure": "skip"}
+    outcome = world.update(**more)
+    assert world.lock.read_text() == world.new_lock
+    assert (list(outcome.systems), list(outcome.failed_systems), outcome.rejected_inputs) == (["web"], ["db"], {})
+
+
+def test_a_plain_directory_is_updated_input_by_input_too(plain: World) -> None:
+    plain.lock.write_text(lock_text("a", tools="a"))
+    plain.new_lock = lock_text("b", tools="c")
+    plain.spoilt = {"packages": "b"}
+    assert list(plain.update(fallback="per_input").rejected_inputs) == ["packages"]
+    assert revisions(plain) == {"packages": "a", "tools": "c"}
+
+
+# ---- with a remote
+
+
+@pytest.fixture
+def remote(world: World, tmp_path: Path) -> Path:
+    return follow_a_remote(world, tmp_path)
+
+
+def follow_a_remote(world: World, directory: Path) -> Path:
+    """Let the checkout follow a branch of a new remote."""
+    path = directory / "remote"
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(path)], check=True)
+    world.git("remote", "add", "origin", str(path))
+    world.git("push", "--quiet", "--set-upstream", "origin", "main")
+    return path
+
+
+def somebody_pushes(world: World, remote: Path, tmp_path: Path, name: str = "more.nix", text: str = "new\n") -> str:
+    theirs = tmp_path / "theirs"
+    if not theirs.exists():
+        subprocess.run(["git", "clone", "--quiet", str(remote), str(theirs)], check=True, env=world._env())
+    (theirs / name).write_text(text)
+    git = ["git", "-C", str(theirs), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", name], check=True)
+    subprocess.run([*git, "push", "--quiet"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_others_pushed_arrives_with_the_new_lock_and_not_before(
+    world: World, remote: Path, tmp_path: Path
+) -> None:
+    head = world.head()
+    theirs = somebody_pushes(world, remote, tmp_path)
+
+    def look() -> None:
+        assert world.untouched_but_for_the_worktree(head)
+
+    world.while_building = look
+    outcome = world.update(pull=True)
+    assert outcome.changed
+    assert (world.top / "more.nix").read_text() == "new\n"
+    assert world.git("rev-parse", "HEAD^") == theirs
+    assert world.lock.read_text() == world.new_lock
+    assert world.clean()
+
+
+def test_what_others_pushed_stays_away_where_it_does_not_build(world: World, remote: Path, tmp_path: Path) -> None:
+    head = world.head()
+    somebody_pushes(world, remote, tmp_path)
+    world.broken = {WEB}
+    with pytest.raises(LabError, match="did not evaluate"):
+        world.update(pull=True)
+    assert world.untouched(head)
+    assert not (world.top / "more.nix").exists()
+
+
+def test_without_a_new_lock_the_checkout_follows_all_the_same(world: World, remote: Path, tmp_path: Path) -> None:
+    theirs = somebody_pushes(world, remote, tmp_path)
+    world.new_lock = lock_text()
+    assert world.update(pull=True, check_mode=True).changed
+    assert world.head() != theirs
+    assert world.update(pull=True).changed
+    assert world.head() == theirs
+    assert world.clean()
+    assert not world.update(pull=True).changed
+
+
+def test_files_that_are_gone_upstream_go(world: World, remote: Path, tmp_path: Path) -> None:
+    (world.top / "old.nix").write_text("old\n")
+    world.commit("old")
+    world.git("push", "--quiet")
+    theirs = tmp_path / "theirs"
+    subprocess.run(["git", "clone", "--quiet", str(remote), str(theirs)], check=True)
+    (theirs / "old.nix").unlink()
+    somebody_pushes(world, remote, tmp_path, "new.nix")
+    world.update(pull=True)
+    assert not (world.top / "old.nix").exists()
+    assert world.clean()
+
+
+def test_two_histories_are_refused(world: World, remote: Path, tmp_path: Path) -> None:
+    somebody_pushes(world, remote, tmp_path)
+    (world.top / "mine").write_text("x")
+    world.commit("mine")
+    head = world.head()
+    with pytest.raises(LabError, match="both moved"):
+        world.update(pull=True)
+    assert world.untouched(head)
+
+
+def test_uncommitted_work_that_a_fetched_commit_would_overwrite_is_kept(
+    world: World, remote: Path, tmp_path: Path
+) -> None:
+    head = world.head()
+    somebody_pushes(world, remote, tmp_path)
+    (world.top / "more.nix").write_text("mine\n")
+    with pytest.raises(LabError, match=r"uncommitted changes in more\.nix"):
+        world.update(pull=True)
+    assert (world.top / "more.nix").read_text() == "mine\n"
+    assert world.head() == head
+
+
+def test_a_remote_that_is_down_is_named_and_nothing_is_touched(world: World, remote: Path) -> None:
+    head = world.head()
+    remote.rename(remote.parent / "away")
+    with pytest.raises(LabError, match=r"Fetching origin for .*set pull and push to false"):
+        world.update(pull=True)
+    assert world.untouched(head)
+
+
+def test_a_checkout_that_follows_nothing_cannot_pull(world: World) -> None:
+    with pytest.raises(LabError, match="follows no branch of a remote"):
+        world.update(pull=True)
+    world.git("checkout", "--quiet", "--detach")
+    with pytest.raises(LabError, match="on no branch"):
+        world.update(push=True)
+    with pytest.raises(LabError, match="commit is false"):
+        world.update(pull=True, commit=False)
+
+
+def test_a_directory_without_git_cannot_pull(plain: World) -> None:
+    with pytest.raises(LabError, match="not in a git checkout"):
+        plain.update(pull=True)
+
+
+def test_a_new_lock_is_pushed(world: World, remote: Path, tmp_path: Path) -> None:
+    theirs = somebody_pushes(world, remote, tmp_path)
+    world.update(push=True, check_mode=True)
+    assert (
+        subprocess.run(["git", "-C", str(remote), "rev-parse", "main"], capture_output=True, text=True).stdout.strip()
+        == theirs
+    )
+    world.update(push=True)
+    pushed = subprocess.run(
+        ["git", "-C", str(remote), "rev-parse", "main"], capture_output=True, text=True
+    ).stdout.strip()
+    assert pushed == world.head()
+    assert world.git("rev-parse", "@{upstream}") == world.head()
+    assert world.git("rev-parse", "HEAD^") == theirs
+
+
+def test_what_the_remote_refuses_is_not_adopted(world: World, remote: Path) -> None:
+    head = world.head()
+    hook = remote / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho not on sundays >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(LabError, match=r"Pushing the new flake\.lock to origin"):
+        world.update(push=True)
+    assert world.untouched(head)
+
+
+# ---- guards
 
 
 def test_inputs_do_not_go_back_in_time_unless_that_is_wanted(world: World) -> None:
@@ -550,7 +873,54 @@ def test_a_run_that_is_killed_anywhere_leaves_the_old_state_or_the_new_one(tmp_p
     assert steps > 20
 
 
-def die_at(world: World, step: int) -> None:
+@pytest.mark.soak
+def test_a_run_that_is_killed_while_it_pulls_and_pushes_is_taken_up_too(tmp_path: Path) -> None:
+    """As above, with commits of somebody else in between, and an input that is left alone."""
+    steps = 0
+    while True:
+        directory = tmp_path / str(steps)
+        directory.mkdir()
+        world = World(directory)
+        origin = follow_a_remote(world, directory)
+        old = three_inputs(world)
+        world.git("push", "--quiet")
+        locks = [world.lock.read_text()]
+        world.spoilt = {"services": "c"}
+        theirs = somebody_pushes(world, origin, directory)
+        died = in_child(functools.partial(die_at, world, steps, push=True, fallback="per_input"))
+        if world.lock.read_text() != locks[0]:
+            assert revisions(world) == {"packages": "b", "services": "a", "tools": "d"}, f"torn at step {steps}"
+
+        outcome = world.update(push=True, fallback="per_input")
+
+        assert revisions(world) == {"packages": "b", "services": "a", "tools": "d"}, f"not adopted after step {steps}"
+        assert world.git("rev-parse", "HEAD^", "HEAD^^").split() == [theirs, old], f"another history after step {steps}"
+        assert world.head() == world.git("ls-remote", "origin", "refs/heads/main").split()[0]
+        assert (world.top / "more.nix").read_text() == "new\n"
+        assert list(outcome.rejected_inputs) == ["services"]
+        assert world.clean(), f"left something after a kill at step {steps}"
+        if not died:
+            break
+        steps += 1
+    assert steps > 50
+
+
+def test_a_file_that_a_killed_adoption_has_half_written_is_left_to_a_person(
+    world: World, remote: Path, tmp_path: Path
+) -> None:
+    theirs = somebody_pushes(world, remote, tmp_path)
+    world.git("fetch", "--quiet")
+    world.git("update-ref", "refs/lab-auto-update/adopting", theirs)
+    (world.top / "more.nix").write_text("ne")
+    with pytest.raises(LabError, match=rf"neither old nor new\. git -C \S+ checkout {theirs[:12]} -- more\.nix"):
+        world.update()
+    world.git("checkout", theirs[:12], "--", "more.nix")
+    assert world.update().changed
+    assert world.git("rev-parse", "HEAD^") == theirs
+    assert world.clean()
+
+
+def die_at(world: World, step: int, **settings: Any) -> None:
     """Run an update whose process is gone before its effect number C(step)."""
     count = 0
 
@@ -567,7 +937,7 @@ def die_at(world: World, step: int) -> None:
     world.run = effect(world.run)  # type: ignore[method-assign]
     for name in ("replace", "fsync", "utime", "unlink"):
         setattr(os, name, effect(getattr(os, name)))
-    world.update()
+    world.update(**settings)
 
 
 def in_child(function: Callable[[], None]) -> bool:
@@ -609,8 +979,8 @@ def test_a_plain_directory_is_updated_by_one_rename(plain: World) -> None:
 
 
 def test_a_plain_directory_keeps_its_lock_when_the_systems_do_not_build(plain: World) -> None:
-    plain.build_rc = 1
-    with pytest.raises(CommandFailed):
+    plain.broken = {WEB}
+    with pytest.raises(LabError):
         plain.update()
     assert plain.lock.read_text() == lock_text()
     assert sorted(os.listdir(plain.flake)) == ["flake.lock", "flake.nix"]

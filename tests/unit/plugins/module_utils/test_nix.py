@@ -1,5 +1,7 @@
 """What goes on Nix's command line, and what its words mean."""
 
+import re
+
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _nix
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
@@ -98,8 +100,32 @@ error: Cannot build '/nix/store/sbmhq53rs0ng0915z7pqajrk861h8911-c-2.drv'.
 
 @pytest.mark.parametrize("stderr", BUILD_FAILED)
 def test_the_derivation_that_failed_and_its_last_words_are_found(stderr: str) -> None:
-    assert _nix.failed_derivations(stderr) == ["/nix/store/sbmhq53rs0ng0915z7pqajrk861h8911-c-2.drv"]
-    assert _nix.last_log_line(stderr) == "boom"
+    causes = [error for error in _nix.build_errors(stderr) if not error.consequence]
+    assert [error.derivation for error in causes] == ["/nix/store/sbmhq53rs0ng0915z7pqajrk861h8911-c-2.drv"]
+    assert re.search(r"exit code \d, its last words: 'boom'$", causes[0].words)
+
+
+# Nix 2.26.3 and 2.34.8, 2026-11-25: a derivation for aarch64-linux that another one needs, on x86_64-linux
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "error: a 'aarch64-linux' with features {} is required to build "
+        "'/nix/store/j63x7ixlf6l9n2cj6w529s94l9cf8cxr-arm.drv', but I am a 'x86_64-linux' with features {uid-range}\n",
+        "error: Cannot build '/nix/store/j63x7ixlf6l9n2cj6w529s94l9cf8cxr-arm.drv'.\n"
+        "       Reason: platform mismatch\n"
+        "       Required system: 'aarch64-linux'\n       Current system: 'x86_64-linux'\n"
+        "error: Cannot build '/nix/store/z9vw0ris3iwwkbpfpmnr9qf68qid87j0-armtop.drv'.\n"
+        "       Reason: 1 dependency failed.\n       Output paths:\n         /nix/store/w5sz-armtop\n",
+    ],
+)
+def test_a_derivation_for_another_platform_is_found_with_both_platforms(stderr: str) -> None:
+    first, *others = _nix.build_errors(stderr)
+    assert first.derivation == "/nix/store/j63x7ixlf6l9n2cj6w529s94l9cf8cxr-arm.drv"
+    assert not first.consequence
+    assert "'aarch64-linux'" in first.words
+    assert "'x86_64-linux'" in first.words
+    assert all(error.consequence for error in others)
+    assert "nix.buildMachines" in _nix.remedy(first.words)
 
 
 def test_the_innermost_input_is_the_one_that_failed() -> None:
