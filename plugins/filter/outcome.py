@@ -24,6 +24,10 @@ options:
   target:
     description: The system wanted; without one nothing was built.
     type: str
+  build_failure:
+    description: Why there is no system for this host, where there are some for others.
+    type: str
+    default: ''
   adopt_drift:
     description: Whether a host whose systems disagree before the update is updated all the same.
     type: bool
@@ -66,11 +70,12 @@ from ansible_collections.homelab.nixos.plugins.module_utils import _outcome
 def outcome(
     evidence: Mapping[str, Any],
     target: str | None = None,
+    build_failure: str = "",
     adopt_drift: bool = False,
     dry_run: bool = False,
     retry_failed: bool = False,
 ) -> dict[str, Any]:
-    told = _outcome.outcome(evidence, target or None, adopt_drift, dry_run, retry_failed)
+    told = _outcome.outcome(evidence, target or None, build_failure, adopt_drift, dry_run, retry_failed)
     return {
         "outcome": told.word,
         "reason": told.reason,

@@ -26,6 +26,7 @@ _ROOT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _STALE = re.compile(r"continuing with the most recent version|; using cached version")
 _ERROR = re.compile(r"error: (?P<words>\S.*)")
 _DERIVATION = re.compile(r"'(/nix/store/[^'^]+\.drv)")
+_TELLING = re.compile(r"\b(?:error|fatal)\b|No space left", re.IGNORECASE)
 _LOG_LINE = re.compile(r"\s*> ?(?P<words>.*)")
 # 2.34 tells in lines of their own what 2.26 has in the first one
 _REASON = re.compile(r"\s+(?:Reason|Required system|Current system): .*")
@@ -150,7 +151,7 @@ class BuildError:
 
 
 def build_errors(stderr: str) -> list[BuildError]:
-    """What Nix says of derivations that did not build, each with the last line of its log, in the order it says so."""
+    """What Nix says of derivations that did not build, each with a line of its log, in the order it says so."""
     found: list[BuildError] = []
     lines = stderr.splitlines()
     for number, line in enumerate(lines):
@@ -159,15 +160,16 @@ def build_errors(stderr: str) -> list[BuildError]:
         if head is None or derivation is None:
             continue
         words = [line.rstrip(" .;:")]
-        last_words = ""
+        log: list[str] = []
         # what belongs to an error is indented below it
         for below in itertools.takewhile(lambda text: text[:1].isspace(), lines[number + 1 :]):
             if _REASON.fullmatch(below):
                 words.append(below.strip().removeprefix("Reason: ").rstrip("."))
             elif logged := _LOG_LINE.fullmatch(below):
-                last_words = logged["words"].strip() or last_words
-        if last_words:
-            words.append(f"its last words: {last_words!r}")
+                log += [logged["words"].strip()] if logged["words"].strip() else []
+        if log:
+            telling = next((text for text in log if _TELLING.search(text)), log[-1])
+            words.append(f"its last words: {telling!r}")
         consequence = any(_CONSEQUENCE.search(text) for text in (head["words"], *words))
         found.append(BuildError(derivation[1], ", ".join(words), consequence))
     return found

@@ -82,13 +82,17 @@ class Outcome:
 def outcome(
     evidence: Mapping[str, Any],
     target: str | None,
+    build_failure: str = "",
     adopt_drift: bool = False,
     dry_run: bool = False,
     retry_failed: bool = False,
 ) -> Outcome:
-    """The outcome of a host for which C(target) is the system wanted, C(None) when none was built."""
+    """The outcome of a host for which C(target) is the system wanted, C(None) when none was built.
+
+    C(build_failure) says why there is none for this host, where there are some for others.
+    """
     made = steps(evidence)
-    early = _before_the_rollout(made, target, adopt_drift, retry_failed)
+    early = _before_the_rollout(made, target, build_failure, adopt_drift, retry_failed)
     # without a target, every way through the steps before the rollout ends in an outcome
     return early if early is not None else _of_the_rollout(made, str(target), dry_run)
 
@@ -111,7 +115,9 @@ def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     return not _is_untouched(made["activation"]) or any(step in made for step in _BOOTING)
 
 
-def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool, retry_failed: bool) -> Outcome | None:
+def _before_the_rollout(
+    made: Evidence, target: str | None, build_failure: str, adopt_drift: bool, retry_failed: bool
+) -> Outcome | None:
     probe, gate, prepare = made.get("probe", {}), made.get("gate", {}), made.get("prepare", {})
     if not probe or _lost(probe):
         return Outcome("unreachable", _message(probe))
@@ -125,6 +131,8 @@ def _before_the_rollout(made: Evidence, target: str | None, adopt_drift: bool, r
         return Outcome("deferred", _message(gate) or "Its health could not be told.")
     if probe["drift"] and not adopt_drift:
         return Outcome("deferred", f"Drift: {'; '.join(probe['drift'])}.")
+    if target is None and build_failure and not prepare.get("failed"):
+        return Outcome("failed", build_failure)
     if prepare.get("failed") or target is None:
         return Outcome("held", f"Nothing was built: {_message(prepare)}")
     systems = probe["systems"]

@@ -64,6 +64,7 @@ def table(
     if dry_run:
         lines.append("Dry run: this is what a night would do; nothing was changed.")
     lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
+    lines += [f"Input {name} was left alone: {why}" for name, why in (prepare.get("rejected_inputs") or {}).items()]
 
     rows = {host: _row(host, night) for host, night in nights.items()}
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows.values(), strict=True)]

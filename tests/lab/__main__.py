@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ._system import LabError, fail
 from .image import SUITES
-from .lab import FAULTS, MOVING, Lab
+from .lab import FAULTS, MOVING, PACKAGE_FAULTS, Lab
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PACKAGE",
         help="these instead of the ordinary ones",
     )
+    spoil = verb(
+        "spoil",
+        "give an input a new commit in which a package has a fault; no fault heals",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="faults:\n" + "\n".join(f"  {name:24}{meaning}" for name, meaning in PACKAGE_FAULTS.items()),
+    )
+    spoil.add_argument("package", metavar="PACKAGE")
+    spoil.add_argument("fault", nargs="?", default="", metavar="FAULT")
     fault = verb(
         "fault",
         "say what a host's next system suffers from; no fault clears",
@@ -133,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         case "move":
             for package, (old, new) in lab.move(arguments.input, arguments.package).items():
                 print(f"{package}: {old} → {new}")
+        case "spoil":
+            lab.spoil(arguments.package, arguments.fault)
         case "fault":
             lab.fault(arguments.host, *arguments.faults)
         case "stop":

@@ -49,7 +49,9 @@ FAULTS = {
     "emergency-mode": "a file system is missing at boot, which ends in emergency mode",
     "esp-full": "the boot loader step writes nothing and exits with 0",
     "eval-fails": "the configuration does not evaluate",
+    "eval-hungry": "the evaluation takes 2 GiB of memory",
     "firewall-drops-ssh": "the firewall lets no new ssh connection in",
+    "foreign-platform": "the system is for aarch64-linux",
     "guard-gone": "no boot guard in the new system",
     "inhibitor": "switch-inhibitors differ, so a switch is refused",
     "init-interface-changed": "init-interface-version differs (exit code 100)",
@@ -67,6 +69,13 @@ FAULTS = {
     "systemd-changed": "another systemd [=VERSION]",
     "unit-fails": "the host's main service fails to start",
     "unit-flaps": "the host's main service fails for 5 s, then settles [=SECONDS]",
+}
+
+PACKAGE_FAULTS = {
+    "build-fails": "it does not build",
+    "build-hangs": "its build takes ten minutes",
+    "eval-fails": "what uses it does not evaluate",
+    "fills-disk": "its build writes 256 MiB",
 }
 
 # What moves of each input unless packages are named: nothing that asks for a reboot.
@@ -636,6 +645,14 @@ class Lab:
             fail(f"'{unknown}' is not a package of the input '{moving}'; it has {known}.")
         return {package: (old, new) for package, (old, new) in answer["changes"].items()}
 
+    def spoil(self, package: str, fault: str = "") -> None:
+        """Give an input a new commit in which a package has a fault; every host that has it suffers. None heals."""
+        self.settings()
+        if fault and fault not in PACKAGE_FAULTS:
+            fail(f"'{fault}' is not a fault of a package; those are {', '.join(PACKAGE_FAULTS)}.")
+        if not self._edit(_SPOIL, "/srv", package, fault):
+            fail(f"'{package}' is not a package of an input of the lab's flake.")
+
     def _edit(self, program: str, *arguments: str) -> Any:
         """Run a small Python program on the flake host, and read the JSON that it prints."""
         python = "/run/current-system/sw/bin/python3"
@@ -690,6 +707,19 @@ if not unknown:
         changes[package] = [old, versions[package]["version"]]
     change(repository, "versions.json", versions, ", ".join(f"{name} {new}" for name, (_, new) in changes.items()))
 print(json.dumps({"changes": changes, "unknown": unknown, "known": list(versions)}))
+"""
+_SPOIL = """
+package, fault = words
+found = [name for name in os.listdir(repository) if os.path.exists(f"{repository}/{name}/versions.json")]
+known = {}
+for name in found:
+    with open(f"{repository}/{name}/versions.json") as file: known[name] = json.load(file)
+having = [name for name in found if package in known[name]]
+for name in having:
+    known[name][package].pop("fault", None)
+    if fault: known[name][package]["fault"] = fault
+    change(f"{repository}/{name}", "versions.json", known[name], f"{package}: {fault or 'healed'}")
+print(json.dumps(bool(having)))
 """
 _FAULT = """
 host, *faults = words

@@ -12,6 +12,8 @@
       lib = import ./lib.nix {
         standIns = builtins.fromJSON (builtins.readFile ./stand-ins.json);
         versions = packages.versions // tools.versions;
+        # as system.configurationRevision, which is mostly self.rev; then every commit makes new systems
+        revision = null;
         release = "26.11.${builtins.substring 0 8 packages.lastModifiedDate}.${packages.shortRev}";
       };
       hosts = builtins.fromJSON (builtins.readFile ./hosts.json);

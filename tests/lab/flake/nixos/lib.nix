@@ -1,5 +1,5 @@
 # Stand-in for nixpkgs' lib.nixosSystem: one attribute set per host in, one toplevel out, in the shape of the real one.
-{ standIns, versions, release }:
+{ standIns, versions, release, revision ? null }:
 let
   inherit (builtins) attrNames attrValues concatMap concatStringsSep elem filter foldl' hashString head
     listToAttrs mapAttrs match readFile replaceStrings toJSON toString;
@@ -18,19 +18,31 @@ let
   userland = standIn "userland";
   python3 = standIn "python3";
 
-  build = name: attrs: script: derivation ({
+  buildFor = system: name: attrs: script: derivation ({
     inherit name system;
     builder = "${busybox}/bin/busybox";
     args = [ "sh" "-euc" script ];
     PATH = "${busybox}/bin";
   } // attrs);
+  build = buildFor system;
 
   # `size` KiB of filler, so that sizes show in a closure diff.
-  package = pname: version: script: build "${pname}-${version}" { inherit pname version; } ''
+  package = pname: version: script: let fault = versions.${pname}.fault or ""; in
+    if fault == "eval-fails" then throw "${pname} ${version} has the fault eval-fails"
+    else build "${pname}-${version}" { inherit pname version; } ''
+    ${packageFaults.${fault}}
     mkdir -p $out/bin $out/share/$pname
     yes "$pname $version" | head -c ${toString (versions.${pname}.size * 1024)} > $out/share/$pname/data
     ${script}
   '';
+
+  packageFaults = {
+    "" = "";
+    build-fails = ''echo "$pname $version has the fault build-fails" >&2; exit 1'';
+    build-hangs = "sleep 600";
+    # bounded, for a store that is larger than thought
+    fills-disk = "dd if=/dev/zero of=$out bs=1M count=256";
+  };
 
   program = pname: package pname versions.${pname}.version ''
     printf '#!/bin/sh\necho "%s %s"\n' $pname $version > $out/bin/$pname
@@ -351,7 +363,9 @@ let
       flag = fault: if has fault then "1" else "";
       toplevel =
         if has "eval-fails" then throw "the configuration of ${name} has the fault eval-fails"
-        else build "nixos-system-${name}-${release}"
+        # a list of 2^27 elements, which takes a GiB and another one while it grows
+        else if has "eval-hungry" && builtins.length (foldl' (list: _: list ++ list) [ 1 ] (builtins.genList (i: i) 27)) == 0 then null
+        else builtins.trace "evaluating ${name}" buildFor (if has "foreign-platform" then "aarch64-linux" else system) "nixos-system-${name}-${release}"
           {
             inherit etc sw systemd initrd linux release;
             activate = script "activate.sh";
@@ -390,6 +404,7 @@ let
           printf '%s' 'loglevel=4${if has "kernel-params-changed" then " lab.changed=1" else ""}' > $out/kernel-params
           printf '%s' '${if has "init-interface-changed" then "systemd 3" else "systemd 2"}' > $out/init-interface-version
           printf '%s' $release > $out/nixos-version
+          ${if revision == null then "" else "printf '%s' ${revision} > $out/configuration-revision"}
           printf '%s' ${system} > $out/system
           printf '%s' "$inhibitors" > $out/switch-inhibitors
         '';

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _outcome
 
@@ -33,7 +35,7 @@ BROKEN = {
 }
 
 
-def word(evidence: dict[str, object], **options: bool) -> str:
+def word(evidence: dict[str, object], **options: Any) -> str:
     return _outcome.outcome(evidence, NEW, **options).word
 
 
@@ -254,3 +256,14 @@ def test_a_proof_that_fails_tells_what_was_seen() -> None:
     proof = {**look(OLD), "failed": True, "msg": "Task failed: Action failed: Unknown error."}
     told = _outcome.outcome({**COMMITTED, "proof": proof}, NEW)
     assert told.reason == f"It runs {OLD}, its profile is {OLD}, its boot default is {OLD}."
+
+
+def test_a_host_whose_own_system_does_not_build_has_failed_while_the_others_go_on():
+    why = "Its system did not build: boom."
+    evidence = {**READY, "prepare": {"systems": {"web": NEW}}}
+    told = _outcome.outcome(evidence, None, build_failure=why)
+    assert (told.word, told.reason, told.bad, told.decided) == ("failed", why, True, True)
+    # it was not touched, and would not have been
+    assert _outcome.outcome({**evidence, "gate": ILL}, None, build_failure=why).word == "deferred"
+    # where nothing was adopted, nobody's system is there
+    assert _outcome.outcome({**evidence, "prepare": {"failed": True}}, None, build_failure=why).word == "held"
