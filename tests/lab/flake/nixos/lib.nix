@@ -308,6 +308,7 @@ let
           sandbox = true
           substituters =
           trusted-users = root
+          !include /etc/nix/local.conf
         '';
         "hostname" = "${name}\n";
         "hosts" = "127.0.0.1 localhost\n" + concatStringsSep "" (map (other: "${hosts.${other}.address} ${other}\n") (attrNames hosts));
