@@ -12,7 +12,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _nix, _space, _ssh_config
 from ansible_collections.homelab.nixos.plugins.module_utils._command import PATH, CommandFailed, Completed, Run, check
@@ -157,13 +157,15 @@ def announce(run: Run, request: Request, alias: str, path: str) -> Answer:
     done = run(argv, timeout=min(60.0, request.timeout), data="".join(f"{one}\n" for one in closure))
     if done.rc == _SSH_FAILED or done.timed_out:
         raise _out_of_reach(request, done)
+    # what it printed are words of ours
+    silent = replace(done, stdout="")
     if _ROOTED not in done.stdout.split():
         check(
-            done,
+            silent,
             doing=f"Making the GC root on {request.host}",
             remedy="Push as root, or as a user who may use sudo without a password (security.sudo.extraRules).",
         )
-    check(done, doing=f"Asking {request.host} what it lacks and has room for")
+    check(silent, doing=f"Asking {request.host} what it lacks and has room for")
     return _answer(done.stdout, closure, f"{request.host} did not say what of {path} it lacks and has room for")
 
 

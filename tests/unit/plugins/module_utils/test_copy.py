@@ -234,7 +234,7 @@ def test_a_user_without_rights_is_told_what_is_missing() -> None:
     with pytest.raises(LabError, match=r"GC root on web: .*a password is required.*sudo without a password"):
         push(VALID, CLOSURE, ("ssh", 1, "", "sudo: a password is required\n"))
     stderr = "error: cannot add path '/nix/store/x' because it lacks a signature by a trusted key\n"
-    with pytest.raises(LabError, match="lab_signing_key.*trusted-public-keys"):
+    with pytest.raises(LabError, match=r"lab_signing_key.*trusted-public-keys"):
         push(VALID, CLOSURE, ALL, SIZES, ("nix", 1, "", stderr))
 
 

@@ -93,7 +93,7 @@ def test_words_of_nix_that_are_not_known_touch_nothing() -> None:
 
 @pytest.mark.parametrize("path", ["--help", "/etc", SYSTEM + ".drv"])
 def test_only_a_store_path_that_needs_no_build_is_fetched(path: str) -> None:
-    with pytest.raises(LabError, match="not a store path|is a derivation"):
+    with pytest.raises(LabError, match=r"not a store path|is a derivation"):
         fetch(path=path)
 
 
@@ -114,7 +114,7 @@ def test_a_fetch_that_fails_in_the_middle_is_told_as_well() -> None:
 
 
 def test_a_missing_signature_has_the_remedy() -> None:
-    stderr = f"warning: ignoring substitute for '{SYSTEM}' from 'http://a', as it's not signed by any of the keys in 'x'\n"
+    stderr = f"warning: ignoring substitute for '{SYSTEM}' from 'http://a', as it's not signed by any of the keys in\n"
     with pytest.raises(NotFetched, match=r"http://a has it without a signature .*lab_signing_key.*trusted-public-keys"):
         fetch(*ROOT, ABSENT, DRY, STAT, ("nix-store", 1, "", stderr))
 

@@ -1,4 +1,4 @@
-"""Which substituter failed, by what Nix says of it: recorded from Nix 2.26.3 and 2.34.8, bodies of answers shortened."""
+"""Which substituter failed, by what Nix says of it: recorded from Nix 2.26.3 and 2.34.8, bodies of answers cut."""
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _nix
