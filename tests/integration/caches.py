@@ -90,14 +90,17 @@ SMALL_STORE = """
 set -e
 mkdir -p /mnt/small
 mount -t tmpfs -o {options} tmpfs /mnt/small
-mkdir /mnt/small/upper /mnt/small/work
+mkdir /mnt/small/upper /mnt/small/work /mnt/small/files
+cd /mnt/small/files
+for number in $(seq {files}); do head -c 4096 /dev/zero > $number; done
 mount -t overlay -o lowerdir=/nix/store,upperdir=/mnt/small/upper,workdir=/mnt/small/work overlay /nix/store
 systemctl try-restart nix-daemon.service
 """
 
 
-def shrink_store(lab: Lab, host: str, options: str) -> None:
-    lab.run(host, ["sh", "-c", SMALL_STORE.format(options=options)], check=True)
+def shrink_store(lab: Lab, host: str, options: str, files: int = 0) -> None:
+    """Let a host have a small store, and so many C(files) of a block each beside it."""
+    lab.run(host, ["sh", "-c", SMALL_STORE.format(options=options, files=files)], check=True)
 
 
 def restore_store(lab: Lab, host: str) -> None:
