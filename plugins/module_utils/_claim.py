@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _host, _rebuild, _revert, _settle, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _host, _revert, _roots, _settle, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT
@@ -185,7 +185,7 @@ def prove(run: Run) -> None:
     (current,) = _host.resolve(run, [_host.CURRENT])
     if current is None:
         raise LabError(f"{_host.CURRENT} does not lead to a system.", "Look at the host: this is not a running NixOS.")
-    _rebuild.set_root(run, PROVEN_ROOT, current)
+    _roots.set_root(run, PROVEN_ROOT, current)
 
 
 def _uptime(run: Run) -> float:

@@ -9,10 +9,13 @@ hand it recorded answers.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -122,16 +125,16 @@ def door(module: AnsibleModule) -> Run:
         # run_command has no time-out of its own; timeout(1) also ends the program's children
         full = ["timeout", f"--kill-after={_KILL_AFTER}", f"{timeout:g}", *argv]
         try:
-            rc, out, err = module.run_command(
-                full,
-                data=data,
-                cwd=cwd,
-                environ_update={"LC_ALL": "C", "LANGUAGE": "C", "PATH": f"{PATH}:{FHS_PATH}", **(env or {})},
-                expand_user_and_vars=False,
-                ignore_invalid_cwd=False,
-                handle_exceptions=False,
-                encoding=None,
-            )
+            with nullcontext() if data is None else _standard_input(data):
+                rc, out, err = module.run_command(
+                    full,
+                    cwd=cwd,
+                    environ_update={"LC_ALL": "C", "LANGUAGE": "C", "PATH": f"{PATH}:{FHS_PATH}", **(env or {})},
+                    expand_user_and_vars=False,
+                    ignore_invalid_cwd=False,
+                    handle_exceptions=False,
+                    encoding=None,
+                )
         except OSError as error:
             raise LabError(f"{argv[0]} cannot be run: {error}.", f"It is looked for in {PATH}.") from error
         seconds = time.monotonic() - began
@@ -145,3 +148,18 @@ def door(module: AnsibleModule) -> Run:
         )
 
     return run
+
+
+@contextmanager
+def _standard_input(data: str) -> Iterator[None]:
+    """Let programs read C(data). From a file: a pipe breaks with a program that ends early, and fills up."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data.encode())
+        file.seek(0)
+        before = os.dup(0)
+        try:
+            os.dup2(file.fileno(), 0)
+            yield
+        finally:
+            os.dup2(before, 0)
+            os.close(before)

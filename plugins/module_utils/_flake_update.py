@@ -26,6 +26,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import
     parse_bytes,
     read_bytes,
 )
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
 # of the reasons why systems are not there, a sentence has this many
 _MOST_REASONS = 3
@@ -142,6 +143,7 @@ def update(run: Run, request: Request) -> Outcome:
 def _check(request: Request) -> None:
     """Refuse what cannot be meant, before anything is looked at."""
     _lock_file.check_input_names(request.inputs)
+    _nix.option_args(request.options)
     for name, attribute in request.must_build.items():
         _nix.root_name(name)
         _nix.installable(".", attribute)
@@ -256,7 +258,7 @@ class _Maker:
                     candidate.flake,
                     os.path.join(candidate.scratch, f"attempt-{self._attempts}"),
                     list(dict.fromkeys(request.must_build.values())),
-                    request.options,
+                    _nix.bounded_options(request.options),
                     self._limits,
                     self._deadline,
                     go_on=request.build_failure == "skip",
@@ -266,6 +268,10 @@ class _Maker:
         systems = {name: built.paths[what] for name, what in request.must_build.items() if what in built.paths}
         failures = {name: built.failures[what] for name, what in request.must_build.items() if what in built.failures}
         failed = {name: f"Its system {failure.sentence}" for name, failure in failures.items()}
+        warnings += [
+            f"The substituter {redact(url)} of the builder did not help: {words}. What it would have had was built."
+            for url, words in _nix.substituter_failures(built.said).items()
+        ]
         attempt = Attempt(lock, commit, systems, failed, tuple(warnings))
         if failures:
             self._unfit[lock.content] = Unfit(_do_not_build(failures, changes, failed), attempt if systems else None)
@@ -300,7 +306,7 @@ class _Maker:
 
 def refresh(run: Run, candidate: Candidate, request: Request, inputs: Sequence[str], deadline: Deadline) -> None:
     """Let Nix update the candidate's flake.lock, and take its word for nothing but the file."""
-    argv = [*_nix.NIX, "flake", "update", *_nix.option_args(request.options)]
+    argv = [*_nix.NIX, "flake", "update", *_nix.option_args(_nix.bounded_options(request.options))]
     left = deadline.left()
     done = run(
         [*argv, "--flake", candidate.flake, "--", *inputs], timeout=min(left, request.fetch_timeout), env=UNATTENDED

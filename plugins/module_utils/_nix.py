@@ -16,6 +16,10 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 NIX: tuple[str, ...] = ("nix", "--extra-experimental-features", "nix-command flakes")
 
 STORE_DIR = "/nix/store"
+
+# Nix waits for minutes, five times over, for a substituter that takes a connection and says nothing
+BOUNDED: Mapping[str, object] = {"connect-timeout": 10, "stalled-download-timeout": 30, "download-attempts": 3}
+
 # Nix's base 32 has no e, o, t and u; names are those that Nix accepts, and never begin with a dot
 _STORE_PATH = re.compile(r"/nix/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[0-9A-Za-z+_?=-][0-9A-Za-z+._?=-]{0,210}")
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
@@ -33,6 +37,27 @@ _REASON = re.compile(r"\s+(?:Reason|Required system|Current system): .*")
 _CONSEQUENCE = re.compile(r"\d+ dependenc(?:y|ies)\b.* failed|^build of '")
 _FAILING_INPUT = re.compile(r"while updating the flake input '([^']+)'")
 _UNKNOWN_INPUT = re.compile(r"^warning: '([^']+)' does not match any input of this flake", re.MULTILINE)
+# where a program of Nix goes on to say something else
+_NEW_MESSAGE = re.compile(
+    r"(?:warning|error|note): |copying (?:path |\d+ )|don't know how |(?:this|these) .* will be |disabling binary "
+)
+_RETRYING = re.compile(r"; retrying in \d+ ms")
+# only what a binary cache has; a flake input is none
+_DOWNLOAD = re.compile(
+    r"(?:warning: |error: )+unable to download '(?P<url>[^']+?)"
+    r"/(?:nix-cache-info|[0-9a-z]{32}\.(?:narinfo|ls)|(?:nar|realisations|log)/[^']*)':\s*(?P<words>.*)"
+)
+_ABSENT_FILE = re.compile(
+    r"(?:warning: |error: )+file '(?P<words>[^']+)' does not exist in binary cache '(?P<url>[^']+)'"
+)
+_NO_CACHE = re.compile(r"(?:warning: |error: )+'(?P<url>[^']+)' (?P<words>does not appear to be a binary cache)")
+_NO_SSH = re.compile(
+    r"(?:warning: |error: )+(?P<words>failed to start SSH connection|cannot connect) to '(?P<url>[^']+)'"
+)
+_NO_SCHEME = re.compile(
+    r"(?:warning: |error: )+(?P<words>don't know how to open Nix store with scheme) '(?P<url>[^']+)'"
+)
+_UNSIGNED = re.compile(r"ignoring substitute for '[^']+' from '([^']+)', as it's not signed")
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"not owned by current user|dubious ownership"),
@@ -63,8 +88,9 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "Make the host's key known to the machine that connects, see programs.ssh.knownHosts or ssh-keyscan.",
     ),
     (
-        re.compile(r"lacks a (?:signature by a trusted|valid signature)"),
-        "Push as root or a trusted user, or add the builder's key to trusted-public-keys of the host.",
+        re.compile(r"lacks a (?:signature by a trusted|valid signature)|not signed by any of the keys"),
+        "Sign what the builder builds (lab_signing_key) and add its public key to trusted-public-keys of the host,"
+        " or push as root or a trusted user.",
     ),
 )
 
@@ -114,6 +140,11 @@ def option_args(options: Mapping[str, object]) -> list[str]:
     return args
 
 
+def bounded_options(options: Mapping[str, object]) -> dict[str, object]:
+    """C(options), and an end for every wait for a substituter that they leave open."""
+    return {**BOUNDED, **options}
+
+
 def installable(flake: str, attribute: str) -> str:
     """C(flake#attribute) for a command line; the attribute may not smuggle in an option, a flake or an output."""
     if not attribute or re.search(r"[\x00-\x1f\x7f#^]", attribute) or attribute.startswith("-"):
@@ -139,6 +170,37 @@ def remedy(text: str) -> str:
 def stale_fetches(stderr: str) -> list[str]:
     """The lines in which Nix says that it could not fetch something and used an older copy, which is no error to it."""
     return [line.strip() for line in stderr.splitlines() if _STALE.search(line)]
+
+
+def failing_substituters(stderr: str) -> list[str]:
+    """The substituters that Nix gave up, in its order, as URLs, or as what Nix called them."""
+    return list(substituter_failures(stderr))
+
+
+def substituter_failures(stderr: str) -> dict[str, str]:
+    """The substituters that Nix gave up, each with the last that Nix said of it.
+
+    While Nix still tries, nobody has failed; but when it was stopped then, whoever it was waiting for has.
+    """
+    given_up: dict[str, str] = {}
+    tried: dict[str, str] = {}
+    lines = stderr.splitlines()
+    for number, line in enumerate(lines):
+        for pattern in (_DOWNLOAD, _ABSENT_FILE, _NO_CACHE, _NO_SSH, _NO_SCHEME):
+            match = pattern.match(line.strip())
+            if match is None:
+                continue
+            rest = lines[number + 1 :]
+            end = next((index for index, below in enumerate(rest) if _NEW_MESSAGE.match(below)), len(rest))
+            retrying = _RETRYING.search("\n".join([line, *rest[:end]]))
+            words = _RETRYING.split(match["words"])[0].strip(" .")
+            (tried if retrying else given_up)[match["url"]] = f"it has no {words}" if pattern is _ABSENT_FILE else words
+    return given_up or tried
+
+
+def unsigned_substituters(stderr: str) -> list[str]:
+    """The substituters that have what was asked for, but not signed by a key that this machine trusts."""
+    return list(dict.fromkeys(_UNSIGNED.findall(stderr)))
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,8 @@ def _before_the_rollout(
             " It is tried again when it changes, or with lab_retry_failed.",
         )
     copy = made.get("copy", {})
+    if copy.get("failed") and copy.get("no_space"):
+        return Outcome("deferred", _message(copy))
     if copy.get("failed"):
         return Outcome("failed", f"The new system did not reach the host: {_message(copy)}")
     return None

@@ -46,6 +46,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._nix import (
     store_paths,
 )
 from ansible_collections.homelab.nixos.plugins.module_utils._revert_units import ACTIVATION, STAGES, Stage
+from ansible_collections.homelab.nixos.plugins.module_utils._roots import set_root
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import Systems, name, reboot_reasons
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Transaction
@@ -594,14 +595,6 @@ def build(run: Run, flake: str, attribute: str, options: Mapping[str, str], time
     if len(built) != 1:
         raise LabError(f"{what} has {len(built)} outputs, a system has one.", "Name the toplevel of one system.")
     return built[0]
-
-
-def set_root(run: Run, root: str, system: str) -> None:
-    """Let the GC root C(root) lead to C(system), so that a garbage collection leaves it alone."""
-    check(run(["mkdir", "-p", GC_ROOTS]), doing="Making the directory for GC roots")
-    # by renaming: there is no moment without it
-    check(run(["ln", "-sfn", "--", system, f"{root}.new"]), doing=f"Making {root}")
-    check(run(["mv", "-T", "--", f"{root}.new", root]), doing=f"Making {root}")
 
 
 def package_changes(run: Run, before: str, after: str) -> tuple[dict[str, object], list[str]]:

@@ -6,26 +6,38 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nix_copy
-short_description: Push the closure of a store path to a host
+short_description: Push the closure of a store path to a host, or to a store
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
   - Copies a store path and all that it needs from the machine that the task runs on, the builder, to a host of the
-    inventory over ssh.
+    inventory over ssh, or store paths to another store, as a binary cache.
+  - Before the first byte, the room in the host's store is compared with what is still to arrive. Where it is too
+    little, the task fails with RV(no_space) and nothing is copied.
   - Makes a GC root for the path on the host first, C(/nix/var/nix/gcroots/lab-auto-update/target), so that the garbage
-    collector cannot take it between its arrival and its activation.
+    collector cannot take it between its arrival and its activation. A user who is not root needs C(sudo) without a
+    password for that.
   - The address, the port and the user come from the inventory's variables of O(host). Where the builder is the
     controller itself, the key and the ssh arguments do too. They go into an ssh configuration of its own, in which host
     keys are checked as ever and connections are not shared.
 options:
   path:
-    description: The store path, which the builder has.
-    type: str
+    description: The store path, which the builder has; one for O(host), and any number for O(store).
+    type: list
+    elements: str
     required: true
   host:
-    description: The host, by its name in the inventory.
+    description:
+      - The host, by its name in the inventory.
+      - One of O(host) and O(store) is required.
     type: str
-    required: true
+  store:
+    description:
+      - The URL of a store, such as V(s3://lab-cache?region=eu-central-1), V(file:///srv/cache?compression=zstd) or
+        V(ssh-ng://cache).
+      - Neither room nor a GC root is asked of it. Where it wants a password, Nix finds one in its C(netrc-file), in
+        the files of AWS, or as ssh does.
+    type: str
   ssh_key:
     description:
       - The private key on the builder that hosts know.
@@ -37,11 +49,15 @@ options:
   check_signatures:
     description:
       - Whether the host insists on a signature by a key that it trusts.
-      - The host only listens to V(false) when the user is root or one of its C(trusted-users).
+      - The host only listens to V(false) when the user is root or one of its C(trusted-users). Of anybody else it
+        takes nothing but what is signed.
     type: bool
     default: false
   options:
-    description: Nix settings for this run, as in C(nix.conf).
+    description:
+      - Nix settings for this run, as in C(nix.conf).
+      - With O(store), every wait has an end by C(connect-timeout), C(stalled-download-timeout) and
+        C(download-attempts), unless these are set here.
     type: dict
     default: {}
   timeout:
@@ -74,6 +90,7 @@ attributes:
     description: Any Linux that has Nix.
 seealso:
   - module: homelab.nixos.nix_flake_update
+  - module: homelab.nixos.nix_realise
 """
 
 EXAMPLES = r"""
@@ -84,24 +101,65 @@ EXAMPLES = r"""
     ssh_key: /root/.ssh/id_ed25519
   delegate_to: builder
   become: true
+
+- name: Upload all systems to the cache from which hosts fetch them
+  homelab.nixos.nix_copy:
+    path: "{{ flake.systems.values() }}"
+    store: s3://lab-cache?region=eu-central-1
+  delegate_to: builder
+  become: true
+  run_once: true
 """
 
 RETURN = r"""
 store_path:
   description: The store path.
-  returned: success
+  returned: success, with O(host)
   type: str
   sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
+store_paths:
+  description: The store paths.
+  returned: success, with O(store)
+  type: list
+  elements: str
+  sample: [/nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1]
 host:
   description: The host.
-  returned: success
+  returned: success, with O(host)
   type: str
   sample: web
 store:
-  description: The URL of the host's store, as it was given to Nix.
+  description: The URL of the store, as it was given to Nix, without a password.
   returned: success
   type: str
   sample: ssh-ng://web
+no_space:
+  description: Is V(true) if the host's store has no room for what is to arrive. Nothing was copied then.
+  returned: when there is no room
+  type: bool
+  sample: true
+space:
+  description: What is needed in the host's store and what is free there, before the copy.
+  returned: when something has to be copied to O(host)
+  type: dict
+  contains:
+    needed_bytes:
+      description: The sizes of the paths that are missing there, and half a block for each of their files.
+      type: int
+    free_bytes:
+      description: What is free for users other than root.
+      type: int
+    needed_inodes:
+      description: How many files these paths have. V(null) where the file system does not count them.
+      type: int
+    free_inodes:
+      description: How many more files it can hold. V(null) where it does not count them.
+      type: int
+  sample:
+    free_bytes: 20401094656
+    free_inodes: 1210000
+    needed_bytes: 312475648
+    needed_inodes: 9120
 durations:
   description: Seconds that everything together, C(total), took.
   returned: success
@@ -126,13 +184,15 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _copy
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "str", "required": True},
-            "host": {"type": "str", "required": True},
+            "path": {"type": "list", "elements": "str", "required": True},
+            "host": {"type": "str"},
+            "store": {"type": "str"},
             "ssh_key": {"type": "path", "no_log": False},
             "user": {"type": "str"},
             "check_signatures": {"type": "bool", "default": False},
@@ -140,18 +200,22 @@ def main() -> None:
             "timeout": {"type": "int", "default": 1800},
             "ssh_config": {"type": "str"},
         },
+        mutually_exclusive=[("host", "store")],
+        required_one_of=[("host", "store")],
         supports_check_mode=True,
     )
     # the action plugin has put the user into the configuration
     del module.params["user"]
     text = module.params.pop("ssh_config")
-    if text is None:
+    if text is None and module.params["host"] is not None:
         module.fail_json(msg="nix_copy needs its action plugin. Call it as homelab.nixos.nix_copy.")
     # not module.tmpdir, which may have a blank in it: Nix splits the options of ssh there
     with tempfile.NamedTemporaryFile("w", prefix="ssh_config-", encoding="utf-8") as file:
-        file.write(text)
+        file.write(text or "")
         file.flush()
         request = _copy.Request(**module.params, config=file.name)
+        # Ansible returns the parameters
+        module.params["store"] = redact(request.store) if request.store else None
         try:
             result = _copy.copy(door(module), request)
         except LabError as error:

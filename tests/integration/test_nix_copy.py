@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration import caches
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -69,7 +70,7 @@ def test_the_root_is_there_before_the_path(lab: Lab, copy: Any, system: str) -> 
     finally:
         out(lab, "web", "umount $(readlink -f $(command -v nix-daemon))")
     assert result["failed"]
-    assert "to web" in result["msg"]
+    assert "web" in result["msg"]
     assert out(lab, "web", f"readlink {TARGET}") == system
 
 
@@ -119,3 +120,103 @@ def test_wrong_words_fail_before_anything_is_contacted(copy: Any, system: str) -
     assert "made from the inventory" in copy(system, ssh_config="Host *")["msg"]
     absent = system.replace(system[11:43], "0" * 32)
     assert "not in the store of the builder" in copy(absent)["msg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("size=64k", "iB are needed and 64.0 KiB are free."), ("size=64m,nr_inodes=12", " inodes are needed and ")],
+)
+def test_a_store_that_is_too_small_is_told_before_the_first_byte(
+    lab: Lab, copy: Any, system: str, options: str, words: str
+) -> None:
+    before = caches.store_names(lab, "web")
+    caches.shrink_store(lab, "web", options)
+    try:
+        result = copy(system)
+        after = caches.store_names(lab, "web")
+    finally:
+        caches.restore_store(lab, "web")
+    assert result["failed"]
+    assert result["no_space"] is True
+    assert result["msg"].startswith("The store of web has no room for ")
+    assert words in result["msg"]
+    assert "nix-collect-garbage" in result["msg"]
+    assert set(result["space"]) == {"needed_bytes", "free_bytes", "needed_inodes", "free_inodes"}
+    assert after == before
+    assert lab.run("web", ["nix-store", "--check-validity", system]).returncode != 0
+    # and with room it goes through, needing no more than was said
+    room = copy(system)
+    assert room["changed"]
+    if "size=64k" in options:
+        arrived = caches.store_names(lab, "web") - before
+        used = out(lab, "web", f"cd /nix/store; du --summarize --bytes --total {' '.join(arrived)} | tail -1")
+        assert int(used.split()[0]) <= result["space"]["needed_bytes"] * 1.5
+
+
+@pytest.fixture
+def signed_for_admin(lab: Lab) -> Iterator[str]:
+    """The path of the builder's secret key, of which web trusts the public half; gone from both afterwards."""
+    secret, public = caches.signing_key(lab)
+    caches.trust(lab, "web", public)
+    yield secret
+    caches.trust(lab, "web", None)
+
+
+def test_a_plain_user_brings_what_is_signed_and_nothing_else(
+    lab: Lab, copy: Any, system: str, signed_for_admin: str
+) -> None:
+    for check_signatures in (False, True):
+        refused = copy(system, user="admin", check_signatures=check_signatures)
+        assert refused["failed"]
+        assert "signature by a trusted key" in refused["msg"]
+        assert "lab_signing_key" in refused["msg"]
+        assert "trusted-public-keys" in refused["msg"]
+    assert out(lab, "web", f"readlink {TARGET}") == system
+    # root may bring anything, and does not when it was told to look
+    assert "signature" in copy(system, check_signatures=True)["msg"]
+    assert lab.run("web", ["nix-store", "--check-validity", system]).returncode != 0
+
+    out(lab, "builder", f"nix store sign --recursive --key-file {signed_for_admin} {system}")
+    result = copy(system, user="admin", check_signatures=True)
+    assert result["changed"], result
+    out(lab, "web", f"nix-store --verify-path $(nix-store --query --requisites {system})")
+    out(lab, "web", "nix-collect-garbage")
+    assert not copy(system, user="admin", check_signatures=True)["changed"]
+
+
+def test_a_user_without_sudo_is_told_what_is_missing(lab: Lab, copy: Any, system: str) -> None:
+    out(lab, "web", "gpasswd --delete admin wheel")
+    try:
+        result = copy(system, user="admin")
+    finally:
+        out(lab, "web", "usermod --append --groups wheel admin")
+    assert result["failed"]
+    assert result["msg"].startswith("Making the GC root on web")
+    assert "sudo without a password" in result["msg"]
+
+
+def test_a_store_that_is_no_hosts_gets_all_paths_at_once(lab: Lab, module: Module, system: str) -> None:
+    other = out(lab, "builder", "readlink -f /run/current-system")
+    out(lab, "builder", "rm -rf /srv/cache")
+    args = {"path": [system, other], "store": "file:///srv/cache?compression=zstd&secret-key=/root/none"}
+    refused = module("builder", "nix_copy", args)
+    assert refused["failed"]
+    assert "to file:///srv/cache" in refused["msg"]
+    assert "/root/none" not in refused["invocation"]["module_args"]["store"]
+
+    args["store"] = "file:///srv/cache?compression=zstd"
+    result = module("builder", "nix_copy", args)
+    assert result["changed"], result
+    assert result["store_paths"] == [system, other]
+    for path in (system, other):
+        out(lab, "builder", f"nix path-info --recursive --store file:///srv/cache {path}")
+    assert not module("builder", "nix_copy", args)["changed"]
+    # what was swept comes back
+    out(lab, "builder", f"rm /srv/cache/{system.split('/')[3][:32]}.narinfo")
+    assert module("builder", "nix_copy", args)["changed"]
+
+
+def test_a_host_and_a_store_exclude_each_other(module: Module, system: str) -> None:
+    both = {"path": system, "host": "web", "store": "s3://x"}
+    assert "mutually exclusive" in module("builder", "nix_copy", both)["msg"]
+    assert "required" in module("builder", "nix_copy", {"path": system})["msg"]

@@ -320,6 +320,14 @@ let
           sandbox = true
           substituters =
           trusted-users = root
+          !include /etc/nix/local.conf
+        '';
+        # Debian's would let nobody but root reach the daemon
+        "tmpfiles.d/nix-daemon.conf" = ''
+          d /nix/var/nix/daemon-socket 0755 root root
+          e! /nix/var/nix/daemon-socket - - - 0
+          d /nix/var/nix/gcroots/per-user 1777
+          d /nix/var/nix/profiles/per-user 1777
         '';
         "hostname" = "${name}\n";
         "hosts" = "127.0.0.1 localhost\n" + concatStringsSep "" (map (other: "${hosts.${other}.address} ${other}\n") (attrNames hosts));

@@ -52,7 +52,9 @@ def word(evidence: dict[str, object], **options: Any) -> str:
         ({**READY, "probe": {**look(OLD), "drift": ["the boot default is another"]}}, "deferred"),
         ({**READY, "prepare": {"failed": True, "msg": "error: no such input"}}, "held"),
         ({**READY, "probe": look(NEW)}, "unchanged"),
-        ({**READY, "copy": {"failed": True, "msg": "no space"}}, "failed"),
+        ({**READY, "copy": {"failed": True, "msg": "no such cache"}}, "failed"),
+        ({**READY, "copy": {"failed": True, "no_space": True, "msg": "no room"}}, "deferred"),
+        ({**READY, "copy": LOST}, "failed"),
         (READY, "held"),
         ({**READY, "settle": {"failed": True, "held_by": {"run_id": "b"}, "msg": "It is held by b."}}, "deferred"),
         ({**READY, "settle": {"failed": True, "msg": "torn"}}, "deferred"),
@@ -113,6 +115,12 @@ def test_the_outcome_is_what_was_seen(evidence, expected):
 def test_a_host_with_the_target_and_a_reboot_due_goes_on_to_the_rollout():
     told = _outcome.outcome({**READY, "probe": look(NEW, ("kernel",))}, NEW)
     assert not told.decided
+
+
+def test_a_host_without_room_is_deferred_with_both_figures():
+    words = "The store of web has no room for web-1: 2.0 GiB are needed and 1.0 GiB are free. Make room there."
+    told = _outcome.outcome({**READY, "copy": {"failed": True, "no_space": True, "msg": words}}, NEW)
+    assert (told.word, told.reason, told.decided) == ("deferred", words, True)
 
 
 def test_a_host_whose_turn_did_not_come_is_not_decided():
