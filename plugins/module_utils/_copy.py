@@ -197,7 +197,7 @@ def _files(path: str) -> int:
     """How many files, directories and links there are, C(path) included."""
     if os.path.islink(path):
         return 1
-    return 1 + sum(len(directories) + len(files) for _, directories, files in os.walk(path))
+    return 1 + sum(len(directories) + len(files) for _place, directories, files in os.walk(path))
 
 
 def push(run: Run, request: Request, store: str, paths: Sequence[str], ssh_options: str, timeout: float) -> None:

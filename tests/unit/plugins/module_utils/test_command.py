@@ -1,0 +1,28 @@
+"""The door to processes: what a program reads."""
+
+import subprocess
+from typing import Any, cast
+
+import pytest
+from ansible_collections.homelab.nixos.plugins.module_utils._command import door
+
+
+class Module:
+    """Runs programs as AnsibleModule does: without data of their own, they read what it reads."""
+
+    def run_command(self, argv: list[str], **_more: Any) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(argv, capture_output=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("data", ["", "one\ntwo\n", "x" * 1_000_000])
+def test_a_program_reads_what_it_is_given_and_no_more(data: str) -> None:
+    run = door(cast(Any, Module()))
+    assert run(["cat"], data=data).stdout == data
+    # and the next one reads nothing of it
+    assert run(["head", "--bytes=1"], data="z").stdout == "z"
+
+
+def test_a_program_that_ends_without_reading_is_told_as_it_ended() -> None:
+    done = door(cast(Any, Module()))(["false"], data="x" * 1_000_000)
+    assert (done.rc, done.timed_out) == (1, False)
