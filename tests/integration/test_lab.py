@@ -99,6 +99,8 @@ def test_status_and_inventory_name_every_host(lab):
     inventory = lab.inventory.read_text()
     for name, host in status["hosts"].items():
         assert f"    {name}:\n      ansible_host: {host['address']}\n" in inventory
+    # the same hosts by way of the flake: test_inventory.py
+    assert Path(status["flake_inventory"]).read_text() == lab.flake_inventory.read_text()
 
 
 def test_every_guest_runs_the_first_system_of_the_flake(lab):

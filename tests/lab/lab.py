@@ -33,7 +33,10 @@ from ._system import (
 BUILDER = "builder"
 NAMED = ("dev", "web", "nas", "dns")
 SERVICES = {"dev": ["dev"], "web": ["web"], "nas": ["nas"], "dns": ["dns"]}
-STAGES = {"dev": "development", "dns": "critical"}
+STAGES = ("development", "infrastructure", "critical")
+STAGE = {"dev": "development", "dns": "critical"}
+TAGS = {"web": ["public"], "dns": ["public"]}
+DEPENDS_ON = {"web": ["nas"]}
 FLAKE = "/etc/nixos"
 BRIDGE = "lab0"
 MAX_HOSTS = 50
@@ -105,6 +108,7 @@ class Lab:
         self.ssh_config = self.directory / "ssh_config"
         self.ssh_key = self.directory / "ssh_key"
         self.inventory = self.directory / "inventory.yml"
+        self.flake_inventory = self.directory / "lab.nix_flake.yml"
 
     # ---- the whole lab ----------------------------------------------------------------------------------------------
     @classmethod
@@ -138,6 +142,12 @@ class Lab:
                 "guard": host not in without["boot guard"],
                 "faults": [],
             }
+            if host != BUILDER:
+                hosts[host] |= {
+                    "stage": STAGE.get(host, "infrastructure"),
+                    "tags": TAGS.get(host, []),
+                    "depends_on": [name for name in DEPENDS_ON.get(host, []) if name in names],
+                }
         with lab._lock():
             lab._remove()
             systems = image.systems(image.image(nix), hosts)
@@ -247,6 +257,7 @@ class Lab:
             shutil.copy(f"{push_key}{suffix}", builder / f"root/.ssh/id_ed25519{suffix}")
         self._write_ssh_config(hosts)
         self._write_inventory(hosts)
+        self._write_flake_inventory()
         self._write_settings(hosts, nix, ready=False)
 
     @staticmethod
@@ -281,7 +292,7 @@ class Lab:
         )
 
     def _write_inventory(self, hosts: dict[str, dict[str, Any]]) -> None:
-        groups: dict[str, list[str]] = {"development": [], "infrastructure": [], "critical": []}
+        groups: dict[str, list[str]] = {stage: [] for stage in STAGES}
         lines = [
             f"# The lab '{self.name}', written by its 'up'.",
             "all:",
@@ -294,7 +305,7 @@ class Lab:
             "    lab_push_key: /root/.ssh/id_ed25519",
             # Ansible shares connections by address, and all labs have the same
             f"    ansible_control_path_dir: {self.directory}/cp",
-            "    lab_stages: [development, infrastructure, critical]",
+            f"    lab_stages: [{', '.join(STAGES)}]",
             "    lab_min_uptime: 0",
             "    lab_reboot_delay: 0",
             "  hosts:",
@@ -304,14 +315,31 @@ class Lab:
             if host == BUILDER:
                 lines.append("      lab_managed: false")
             else:
-                stage = STAGES.get(host, "infrastructure")
-                groups[stage].append(host)
-                lines.append(f"      lab_stage: {stage}")
+                groups[data["stage"]].append(host)
+                lines.append(f"      lab_stage: {data['stage']}")
         lines.append("  children:")
         for group, members in groups.items():
             lines += [f"    {group}:", "      hosts:" if members else "      hosts: {}"]
             lines += [f"        {member}:" for member in members]
         self.inventory.write_text("\n".join(lines) + "\n")
+
+    def _write_flake_inventory(self) -> None:
+        """The same hosts by way of the flake, which says all but what only this machine knows."""
+        lines = [
+            f"# The lab '{self.name}' as its own flake has it, written by its 'up'.",
+            "plugin: homelab.nixos.nix_flake",
+            f"flake: {FLAKE}",
+            f"ssh: root@{BUILDER}",
+            f"ssh_args: -F {self.ssh_config}",
+            # nothing of a lab outlives it
+            f"cache_connection: {self.directory}/inventory-cache",
+            "strict: true",
+            "compose:",
+            f"""  ansible_ssh_common_args: "'-F {self.ssh_config}'\"""",
+            f"""  ansible_control_path_dir: "'{self.directory}/cp'\"""",
+            """  ansible_python_interpreter: "'/run/current-system/sw/bin/python3'\"""",
+        ]
+        self.flake_inventory.write_text("\n".join(lines) + "\n")
 
     def _start_network(self, hosts: Iterable[str]) -> None:
         lines = [
@@ -492,6 +520,7 @@ class Lab:
             "name": self.name,
             "netns": self.netns,
             "inventory": str(self.inventory),
+            "flake_inventory": str(self.flake_inventory),
             "ssh_config": str(self.ssh_config),
             "ssh_key": str(self.ssh_key),
             "flake_host": BUILDER,

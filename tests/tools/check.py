@@ -84,7 +84,19 @@ MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "t
 CORE = pytest("core", "tests/unit", "tests/property")
 # Each of these boots a lab of its own; the modules' contract tests share one.
 ROLLBACK = "rollback_playbook"
-SCENARIOS = ("lab", "nightly", "delivery", "reverts", "recovery", "reboots", "two_controllers", ROLLBACK, "interrupted")
+SCENARIOS = (
+    "lab",
+    "nightly",
+    "prepare",
+    "delivery",
+    "inventory",
+    "reverts",
+    "recovery",
+    "reboots",
+    "two_controllers",
+    ROLLBACK,
+    "interrupted",
+)
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
 CONTRACT = pytest("contract", "tests/integration", *OTHERS)
@@ -106,7 +118,7 @@ LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     # Tests on the lab mostly wait, so there are more lanes than cores.
     "all": (
         (*LINT, *scenarios("lab", "recovery")),
-        scenarios("nightly", "two_controllers", "delivery"),
+        scenarios("nightly", "inventory", "two_controllers", "delivery"),
         (CONTRACT,),
         (MOLECULE, CORE, *scenarios("reverts", ROLLBACK, "reboots")),
     ),

@@ -20,5 +20,23 @@
     in
     {
       nixosConfigurations = builtins.mapAttrs (name: host: lib.nixosSystem name host hosts) hosts;
+
+      # What the inventory plugin homelab.nixos.nix_flake reads, beside the names above.
+      lab = {
+        stages = [ "development" "infrastructure" "critical" ];
+        vars = {
+          ansible_user = "root";
+          lab_flake_host = "builder";
+          lab_flake = "/etc/nixos";
+          lab_push_key = "/root/.ssh/id_ed25519";
+          lab_min_uptime = 0;
+          lab_reboot_delay = 0;
+        };
+        hosts = builtins.mapAttrs
+          (name: host:
+            { inherit (host) address; }
+            // (if name == "builder" then { managed = false; } else { inherit (host) stage tags depends_on; }))
+          hosts;
+      };
     };
 }
