@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LINE = re.compile(r"(?P<name>[^\s:]+): (?P<rest>\S.*)")
@@ -14,6 +16,8 @@ _SIZE = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d+)?) (?P<unit>bytes|B|[
 _ABSENT = ("∅", "(absent)")
 _NO_VERSION = ("ε", "(no version)")
 _UNITS = {"bytes": 1, "B": 1} | {f"{letter}iB": 1 << 10 * (power + 1) for power, letter in enumerate("KMGTPE")}
+
+KERNEL = "linux"
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,16 @@ def parse_diff(text: str) -> ParsedDiff:
     return ParsedDiff(tuple(changes), tuple(unknown))
 
 
-def packages(parsed: ParsedDiff) -> dict[str, object]:
+def packages(parsed: ParsedDiff) -> dict[str, Any]:
     """For people: packages C(added), C(removed) and C(changed), and C(closure_delta), the sum of the sizes Nix printed.
 
+    C(grouped) has the packages of C(changed) again, those with the very same versions together. The kernel is first.
     A package of which only the contents changed appears in none of the three lists, as on Nix's own terms it has the
     same version; its size still counts. None as C(closure_delta) means that Nix printed no size.
     """
-    added: list[dict[str, object]] = []
-    removed: list[dict[str, object]] = []
-    changed: list[dict[str, object]] = []
+    added: list[dict[str, Any]] = []
+    removed: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
     for change in parsed.changes:
         if change.before and change.after:
             changed.append({"name": change.name, "before": list(change.before), "after": list(change.after)})
@@ -69,13 +74,39 @@ def packages(parsed: ParsedDiff) -> dict[str, object]:
             added.append({"name": change.name, "after": list(change.after)})
         elif change.before:
             removed.append({"name": change.name, "before": list(change.before)})
+    for some in (added, removed, changed):
+        some.sort(key=lambda one: one["name"] != KERNEL)
     sizes = [change.size_delta for change in parsed.changes if change.size_delta is not None]
     return {
         "added": added,
         "removed": removed,
         "changed": changed,
+        "grouped": grouped(changed),
         "closure_delta": sum(sizes) if sizes else None,
     }
+
+
+def grouped(changed: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Packages that changed from the very same versions to the very same versions, each group with all its C(names).
+
+    In the order of their names, but for the kernel, which is first wherever it is.
+    """
+    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for one in sorted(changed, key=lambda one: (one["name"] != KERNEL, one["name"])):
+        groups.setdefault((tuple(one["before"]), tuple(one["after"])), []).append(one["name"])
+    return [{"names": names, "before": list(before), "after": list(after)} for (before, after), names in groups.items()]
+
+
+def size_words(size: int) -> str:
+    """A difference of sizes for people, in the largest unit that keeps it above one: V(+12.6 MiB)."""
+    sign = "-" if size < 0 else "+"
+    unit, number = "B", float(abs(size))
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        # what would be rounded up to 1024.0 is one of the next
+        if round(number, 1) < 1024:
+            break
+        unit, number = larger, number / 1024
+    return f"{sign}{number:.0f} {unit}" if unit == "B" else f"{sign}{number:.1f} {unit}"
 
 
 def _parse_line(line: str) -> PackageChange | None:

@@ -7,24 +7,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.homelab.nixos.plugins.module_utils._closures import grouped, size_words
+
 _UNIT_WORDS = ("stopped", "started", "restarted", "reloaded", "skipped", "failed")
 
 
-def package_words(packages: Mapping[str, Any]) -> list[str]:
-    """One short text for each package that differs, the kernel first: C(linux 6.12.1 → 6.12.2)."""
+def package_words(packages: Mapping[str, Any], most: int | None = None, most_names: int | None = None) -> list[str]:
+    """The packages that differ, the kernel first: C(linux 6.12.1 → 6.12.2), C(added: zlib 1.3), C(closure +12.6 MiB).
 
-    def versions(values: Sequence[str]) -> str:
-        return ", ".join(value or "(no version)" for value in values)
-
+    Packages with the very same versions are one text. At most so many texts have versions, and at most so many names
+    are in one; what is left out is counted.
+    """
+    groups = grouped(one for one in packages.get("changed", ()) if _says_something(one))
+    shown = groups[:most]
     words = [
-        (one["name"], f"{one['name']} {versions(one['before'])} → {versions(one['after'])}")
-        for one in packages.get("changed", ())
+        f"{_some(group['names'], most_names)} {_versions(group['before'])} → {_versions(group['after'])}"
+        for group in shown
     ]
-    words += [(one["name"], f"{one['name']} {versions(one['after'])} added") for one in packages.get("added", ())]
-    words += [(one["name"], f"{one['name']} {versions(one['before'])} removed") for one in packages.get("removed", ())]
-    # the system's own path changes whenever anything does, and says nothing
-    words = [(name, text) for name, text in words if not name.startswith("nixos-system-")]
-    return [text for name, text in sorted(words, key=lambda word: (word[0] != "linux", word[0]))]
+    more = sum(len(group["names"]) for group in groups[len(shown) :])
+    words += [f"and {more} more"] if more else []
+    for what, side in (("added", "after"), ("removed", "before")):
+        names = [f"{one['name']} {_versions(one[side])}" for one in packages.get(what, ()) if _says_something(one)]
+        words += [f"{what}: {_some(names, most)}"] if names else []
+    delta = packages.get("closure_delta")
+    return words if delta is None else [*words, f"closure {size_words(delta)}"]
 
 
 def rebuild_diff(result: Mapping[str, Any]) -> str:
@@ -33,8 +39,22 @@ def rebuild_diff(result: Mapping[str, Any]) -> str:
     if before == after:
         return ""
     lines = [f"- {before}", f"+ {after}"]
-    lines += [f"  package {text}" for text in package_words(result["packages"])]
+    lines += [f"  {text}" for text in package_words(result["packages"])]
     for word in _UNIT_WORDS:
         lines += [f"  unit {unit} {word}" for unit in result["units"].get(word, ())]
     lines += [f"  reboot needed: {reason}" for reason in result["reboot_reasons"]]
     return "\n".join(lines) + "\n"
+
+
+def _says_something(package: Mapping[str, Any]) -> bool:
+    """The system's own path changes whenever anything does, and says nothing."""
+    return not str(package["name"]).startswith("nixos-system-")
+
+
+def _versions(versions: Sequence[str]) -> str:
+    return ", ".join(version or "(no version)" for version in versions)
+
+
+def _some(names: Sequence[str], most: int | None) -> str:
+    more = 0 if most is None else len(names) - most
+    return f"{', '.join(names[:most])} and {more} more" if more > 0 else ", ".join(names)

@@ -344,7 +344,7 @@ def refresh(run: Run, candidate: Candidate, request: Request, inputs: Sequence[s
 def guards(
     changes: Sequence[_lock_file.InputChange], after: _lock_file.LockFile, request: Request, now: float
 ) -> list[str]:
-    """Refuse inputs that go back in time, unless that is wanted; warn of old ones."""
+    """Refuse inputs that go back in time, unless that is wanted; warn of others that a person should look at."""
     back = [] if request.allow_downgrade else _lock_file.downgrades(changes)
     if back:
         words = [
@@ -363,21 +363,17 @@ def guards(
                 {"inputs": [change.as_dict() for change in back]},
             )
         )
+    remarks = _lock_file.remarks(changes, after, request.inputs)
     if request.max_age is None:
-        return []
-    return [
-        f"The input '{path}' is {age} days old, more than max_age ({request.max_age} days)."
+        return remarks
+    return remarks + [
+        f"The input '{_lock_file.printable(path)}' is {age} days old, more than max_age ({request.max_age} days)."
         for path, age in _lock_file.older_than(after, request.max_age, now)
     ]
 
 
 def _message(subject: str, changes: Sequence[_lock_file.InputChange]) -> str:
-    lines = [
-        f"{'-' if side is change.before else '+'} {_lock_file.describe(change.path, side)}"
-        for change in changes
-        for side in (change.before, change.after)
-        if side is not None
-    ]
+    lines = _lock_file.message_lines(changes)
     return "\n".join([subject, "", *lines]) if lines else subject
 
 

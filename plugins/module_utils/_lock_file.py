@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._sources import Source, compare_link, source
 
 LOCK_VERSION = 7
 # a lock file of a lab has tens of inputs; one that has more than this is a bomb or broken
@@ -37,6 +38,7 @@ class Locked:
     rev: str | None
     last_modified: int | None
     nar_hash: str | None
+    source: Source
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -69,12 +71,29 @@ class InputChange:
     before: Locked | None
     after: Locked | None
 
+    @property
+    def compare(self) -> str | None:
+        """A page that shows what changed, where the forge has one."""
+        return compare_link(self.before.source, self.after.source) if self.before and self.after else None
+
     def as_dict(self) -> dict[str, object]:
         return {
             "path": self.path,
             "before": self.before.as_dict() if self.before else None,
             "after": self.after.as_dict() if self.after else None,
+            "compare": self.compare,
         }
+
+
+@dataclass(frozen=True)
+class Vanished:
+    """An input that has no lock of its own any more, and the input that it follows now, V("") for none at all.
+
+    None as C(follows) is an input that is gone.
+    """
+
+    path: str
+    follows: str | None
 
 
 EMPTY = LockFile("root", {"root": Node(None, {})})
@@ -143,6 +162,61 @@ def downgrades(changes: Sequence[InputChange]) -> list[InputChange]:
     ]
 
 
+def vanished(changes: Sequence[InputChange], after: LockFile) -> list[Vanished]:
+    """The inputs that were locked and are not any more; of one that is gone with all its inputs, only itself."""
+    # Nix writes no input that is the flake itself; one that is has no lock either, and is not gone
+    follows = {path: "/".join(target) if isinstance(target, tuple) else "" for path, target in _walk(after)}
+    lost = {change.path for change in changes if change.before is not None and change.after is None}
+    return [
+        Vanished(path, follows.get(path)) for path in sorted(lost) if not any(above in lost for above in _above(path))
+    ]
+
+
+def relocated(changes: Sequence[InputChange]) -> list[InputChange]:
+    """The inputs that come from another owner, repository or host than before."""
+    return [
+        change
+        for change in changes
+        if change.before is not None
+        and change.after is not None
+        and not change.before.source.is_at(change.after.source)
+    ]
+
+
+def not_asked_for(changes: Sequence[InputChange], asked: Sequence[str]) -> list[InputChange]:
+    """The inputs that moved although only others were asked for, with what lies below them; none if all were."""
+    return [
+        change
+        for change in changes
+        if asked
+        and change.before is not None
+        and change.after is not None
+        and not any(path in asked for path in (change.path, *_above(change.path)))
+    ]
+
+
+def remarks(changes: Sequence[InputChange], after: LockFile, asked: Sequence[str]) -> list[str]:
+    """What a person should look at in an update of the inputs C(asked) for, one sentence each."""
+    sentences = []
+    for one in vanished(changes, after):
+        if one.follows is None:
+            sentences.append(f"The input '{one.path}' is gone.")
+        else:
+            followed = f"'{one.follows}'" if one.follows else "nothing"
+            sentences.append(f"The input '{one.path}' now follows {followed}.")
+    sentences += [
+        f"The input '{change.path}' moved from {redact(change.before.url)} to {redact(change.after.url)}."
+        for change in relocated(changes)
+        if change.before is not None and change.after is not None
+    ]
+    sentences += [
+        f"The input '{change.path}' moved, although only {_quoted(asked)} {'was' if len(asked) == 1 else 'were'}"
+        " to be updated."
+        for change in not_asked_for(changes, asked)
+    ]
+    return [printable(sentence) for sentence in sentences]
+
+
 def older_than(lock: LockFile, days: int, now: float) -> list[tuple[str, int]]:
     """The flake's own inputs (not those of its inputs) that are older than so many days, with their age in days."""
     old: list[tuple[str, int]] = []
@@ -178,15 +252,28 @@ def describe(path: str, locked: Locked, width: int = 0) -> str:
     """One line for people: path, date, revision, source."""
     date = iso_date(locked.last_modified) if locked.last_modified is not None else "no date   "
     version = locked.rev[:7] if locked.rev else (locked.nar_hash or "no hash")[:14]
-    return f"{path:<{width}}  {date} {version}  {redact(locked.url)}"
+    return printable(f"{path:<{width}}  {date} {version}  {redact(locked.url)}")
 
 
 def describe_changes(changes: Sequence[InputChange]) -> tuple[str, str]:
-    """The two sides of a diff for people: a line for each changed input."""
+    """The two sides of a diff for people: a line for each changed input, and its link below the new one."""
     width = max((len(change.path) for change in changes), default=0)
     before = [describe(change.path, change.before, width) for change in changes if change.before is not None]
-    after = [describe(change.path, change.after, width) for change in changes if change.after is not None]
+    after = []
+    for change in changes:
+        after += [describe(change.path, change.after, width)] if change.after is not None else []
+        after += [f"{'':<{width}}  {change.compare}"] if change.compare else []
     return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)
+
+
+def message_lines(changes: Sequence[InputChange]) -> list[str]:
+    """The body of a commit's message: each changed input as it was and as it is, and its link."""
+    lines = []
+    for change in changes:
+        lines += [f"- {describe(change.path, change.before)}"] if change.before is not None else []
+        lines += [f"+ {describe(change.path, change.after)}"] if change.after is not None else []
+        lines += [f"  {change.compare}"] if change.compare else []
+    return lines
 
 
 def iso_date(seconds: int) -> str:
@@ -195,6 +282,11 @@ def iso_date(seconds: int) -> str:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
     except (OverflowError, OSError, ValueError):
         return f"@{seconds}"
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows as it is: what a lock file holds was written by the authors of the inputs."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _walk(lock: LockFile) -> Iterator[tuple[str, str | tuple[str, ...]]]:
@@ -235,6 +327,7 @@ def _locked(data: Mapping[str, object]) -> Locked:
         rev=rev if isinstance(rev, str) else None,
         last_modified=modified if isinstance(modified, int) and not isinstance(modified, bool) else None,
         nar_hash=nar_hash if isinstance(nar_hash, str) else None,
+        source=source(data),
     )
 
 
@@ -256,7 +349,7 @@ def _url(data: Mapping[str, object]) -> str:
     }
     if not more:
         return base
-    return f"{base}{'&' if '?' in base else '?'}{urlencode(more, safe='/:')}"
+    return f"{base}{'&' if '?' in base else '?'}{urlencode(more, safe='/:', errors='replace')}"
 
 
 def _mapping(value: object, what: str) -> Mapping[str, object]:
@@ -267,3 +360,9 @@ def _mapping(value: object, what: str) -> Mapping[str, object]:
 
 def _quoted(names: Sequence[str]) -> str:
     return " and ".join(f"'{name}'" for name in names)
+
+
+def _above(path: str) -> list[str]:
+    """The inputs whose input this is: V(a/b) and V(a) for V(a/b/c)."""
+    steps = path.split("/")
+    return ["/".join(steps[:count]) for count in range(len(steps) - 1, 0, -1)]

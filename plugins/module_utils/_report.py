@@ -7,10 +7,10 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
+from ansible_collections.homelab.nixos.plugins.module_utils._lock_file import iso_date, printable
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, steps
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import short
 
@@ -28,6 +28,8 @@ _WORST_FIRST = (
     "unchanged",
 )
 _PACKAGES_SHOWN = 12
+# of those that moved together, as all of a desktop does
+_NAMES_SHOWN = 4
 _WIDTH = 110
 _INDENT = "      "
 
@@ -85,8 +87,12 @@ def table(
 
 
 def input_words(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each input that moved: C(nixpkgs 2026-11-20 1a2b3c4 → 2026-11-22 5d6e7f8)."""
-    return [f"{one['path']} {_locked(one.get('before'))} → {_locked(one.get('after'))}" for one in inputs]
+    """A line for each input that moved, C(nixpkgs 2026-11-20 1a2b3c4 → 2026-11-22 5d6e7f8), and its link below it."""
+    return [
+        printable(f"{one['path']} {_locked(one.get('before'))} → {_locked(one.get('after'))}")
+        + (f"\n{_INDENT}{one['compare']}" if one.get("compare") else "")
+        for one in inputs
+    ]
 
 
 def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
@@ -102,9 +108,8 @@ def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _packages(night: Mapping[str, Any]) -> str:
-    packages = package_words(steps(night["evidence"]).get("activation", {}).get("packages") or {})
-    more = len(packages) - _PACKAGES_SHOWN
-    return ", ".join(packages[:_PACKAGES_SHOWN] + ([f"and {more} more"] if more > 0 else []))
+    packages = steps(night["evidence"]).get("activation", {}).get("packages") or {}
+    return "; ".join(package_words(packages, _PACKAGES_SHOWN, _NAMES_SHOWN))
 
 
 def _reboot(made: Mapping[str, Mapping[str, Any]]) -> str:
@@ -122,7 +127,7 @@ def _locked(locked: Mapping[str, Any] | None) -> str:
     if locked is None:
         return "(none)"
     when = locked.get("last_modified")
-    day = datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%d") if when else ""
+    day = iso_date(when) if when else ""
     identity = (locked.get("rev") or str(locked.get("nar_hash") or "").removeprefix("sha256-"))[:7]
     return " ".join(word for word in (day, identity) if word)
 

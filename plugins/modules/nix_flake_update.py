@@ -19,6 +19,8 @@ description:
   - Elsewhere the candidate is a copy of the directory, and it is adopted by one rename.
   - Inputs are compared by their path, such as V(dep/nixpkgs), and not by the node keys of C(flake.lock), which Nix
     renumbers.
+  - Warns of inputs that are gone or now follow another one, of inputs that come from another owner, repository or host
+    than before, and of inputs that moved although O(inputs) names only others.
 options:
   path:
     description: Directory of the flake. It may be a subdirectory of a git checkout.
@@ -69,7 +71,7 @@ options:
     type: bool
     default: true
   commit_message:
-    description: First line of the commit's message. The inputs that changed follow it.
+    description: First line of the commit's message. The inputs that changed follow it, with their links.
     type: str
     default: 'flake.lock: update'
   pull:
@@ -139,7 +141,7 @@ attributes:
       - Store paths, GC roots of ours and loose git objects may be added.
   diff_mode:
     support: full
-    description: Shows a line for each input that changes.
+    description: Shows a line for each input that changes, and RV(inputs[].compare) below it.
   platform:
     support: full
     platforms: linux
@@ -214,7 +216,26 @@ inputs:
       description: The new lock.
       type: dict
       contains: *locked
+    compare:
+      description:
+        - The page on which the forge shows what changed, or V(null) where there is none.
+        - Known are GitHub and GitLab, also on other hosts by inputs of these types, and Codeberg, Gitea and Forgejo on
+          their well-known hosts.
+      type: str
   sample:
+    - path: nixpkgs
+      before:
+        url: github:NixOS/nixpkgs
+        rev: 1b1f50645af2a70dc93eae18bfd88d330bfbcf7f
+        last_modified: 1795204545
+        nar_hash: sha256-Ix75GHEywjnGg/6KLcRYff3zBaH17/Eip6bmt/iEJuY=
+      after:
+        url: github:NixOS/nixpkgs
+        rev: 50fc86b75d2744e1ab3837ef74b53f103a9b55a0
+        last_modified: 1795377345
+        nar_hash: sha256-dQRW+0PmfZniYFlavud7yp1ZbLbFJjKQRSFFB31tIFQ=
+      compare: "https://github.com/NixOS/nixpkgs/compare/1b1f50645af2a70dc93eae18bfd88d330bfbcf7f...\
+        50fc86b75d2744e1ab3837ef74b53f103a9b55a0"
     - path: packages
       before:
         url: git+file:///srv/packages?ref=refs/heads/main
@@ -226,6 +247,7 @@ inputs:
         rev: 3047390341263ff429d4e16a6951461b790cea74
         last_modified: 1795377345
         nar_hash: sha256-dQRW+0PmfZniYFlavud7yp1ZbLbFJjKQRSFFB31tIFQ=
+      compare: null
 systems:
   description: The store path of each system of O(must_build).
   returned: success

@@ -114,7 +114,7 @@ attributes:
     description: Says what would change, from a dry activation. A build adds store paths and a GC root of ours.
   diff_mode:
     support: full
-    description: Shows systems, packages, units and the reasons for a reboot.
+    description: Shows systems, packages, the growth of the closure, units and the reasons for a reboot.
   platform:
     support: full
     platforms: linux
@@ -196,16 +196,51 @@ after:
     nixos_version: 26.05.2
     system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.2
 packages:
-  description: The packages V(added), V(removed) and V(changed), and V(closure_delta) in bytes.
+  description:
+    - What differs between the closures of RV(before) and RV(after). In each list the kernel is first.
+    - A package without a version has an empty one.
   returned: unless the connection was lost
   type: dict
+  contains:
+    added:
+      description: The packages that are new, each with its C(name) and its versions C(after).
+      type: list
+      elements: dict
+    removed:
+      description: The packages that are gone, each with its C(name) and its versions C(before).
+      type: list
+      elements: dict
+    changed:
+      description: The packages that have other versions, each with its C(name) and versions, C(before) and C(after).
+      type: list
+      elements: dict
+    grouped:
+      description: As RV(packages.changed), but with the C(names) of packages that have the very same versions together.
+      type: list
+      elements: dict
+    closure_delta:
+      description: By how many bytes the closure grew, without differences below 8 KiB. V(null) if it cannot be told.
+      type: int
   sample:
     added: []
     changed:
+      - name: linux
+        before: ["6.12.1"]
+        after: ["6.12.2"]
       - name: hello
         before: ["2.12.1"]
         after: ["2.12.2"]
+      - name: initrd-linux
+        before: ["6.12.1"]
+        after: ["6.12.2"]
     closure_delta: 12902
+    grouped:
+      - names: [linux, initrd-linux]
+        before: ["6.12.1"]
+        after: ["6.12.2"]
+      - names: [hello]
+        before: ["2.12.1"]
+        after: ["2.12.2"]
     removed: []
 units:
   description: The units V(stopped), V(started), V(restarted), V(reloaded), V(skipped), and newly V(failed).

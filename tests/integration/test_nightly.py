@@ -69,7 +69,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing(fleet: Fleet):
     assert fleet.state() == before
     assert set(night.outcomes.values()) == {"unchanged"}
     assert "Dry run" in night.output
-    for words in ("packages ", "package nginx 1.28.0 → 1.28.1", "unit web.service", "reboot needed: kernel"):
+    for words in ("packages ", "  nginx 1.28.0 → 1.28.1", "  unit web.service", "reboot needed: kernel"):
         assert words in night.output, words
 
 

@@ -1,7 +1,13 @@
 """`nix store diff-closures`, as it really printed."""
 
 import pytest
-from ansible_collections.homelab.nixos.plugins.module_utils._closures import PackageChange, packages, parse_diff
+from ansible_collections.homelab.nixos.plugins.module_utils._closures import (
+    PackageChange,
+    grouped,
+    packages,
+    parse_diff,
+    size_words,
+)
 
 # recorded from Nix 2.26.3 (Debian trixie), 2026-11
 NIX_2_26 = """\
@@ -88,8 +94,45 @@ def test_packages_are_sorted_into_added_removed_and_changed() -> None:
             {"name": "hello", "before": ["1.0", "1.1"], "after": ["1.2"]},
             {"name": "nixos-system-web", "before": ["26.05.1"], "after": ["26.05.2"]},
         ],
+        "grouped": [
+            {"names": ["blob"], "before": ["1"], "after": ["2"]},
+            {"names": ["curl"], "before": ["8.0"], "after": ["8.2"]},
+            {"names": ["glibc"], "before": ["2.40-61"], "after": ["2.40-66"]},
+            {"names": ["hello"], "before": ["1.0", "1.1"], "after": ["1.2"]},
+            {"names": ["nixos-system-web"], "before": ["26.05.1"], "after": ["26.05.2"]},
+        ],
         "closure_delta": -90010 + 40038 + 12902 + 5000090,
     }
+
+
+def test_packages_that_move_together_are_grouped_and_the_kernel_is_first() -> None:
+    found = packages(parse_diff("a: 1 → 2\nb: 1 → 3\ninitrd: 6.1 → 6.2\nlinux: 6.1 → 6.2\nz: 1 → 2\nε: ε → 1\n"))
+    assert found["grouped"] == [
+        {"names": ["linux", "initrd"], "before": ["6.1"], "after": ["6.2"]},
+        {"names": ["a", "z"], "before": ["1"], "after": ["2"]},
+        {"names": ["b"], "before": ["1"], "after": ["3"]},
+        {"names": ["ε"], "before": [""], "after": ["1"]},
+    ]
+    assert found["changed"][0]["name"] == "linux"
+    assert grouped([]) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "+0 B"),
+        (-1, "-1 B"),
+        (1023, "+1023 B"),
+        (1024, "+1.0 KiB"),
+        (-90010, "-87.9 KiB"),
+        (1048575, "+1.0 MiB"),
+        (13212057, "+12.6 MiB"),
+        (3 << 30, "+3.0 GiB"),
+        (5000 << 40, "+5000.0 TiB"),
+    ],
+)
+def test_sizes_read_in_the_unit_that_fits(size: int, words: str) -> None:
+    assert size_words(size) == words
 
 
 def test_no_sizes_is_not_a_size_of_nothing() -> None:

@@ -686,6 +686,43 @@ def test_inputs_do_not_go_back_in_time_unless_that_is_wanted(world: World) -> No
     assert world.update(allow_downgrade=True).changed
 
 
+def test_what_a_person_should_look_at_is_a_warning_and_stops_nothing(world: World) -> None:
+    world.lock.write_text(lock_text(tools="c"))
+    world.commit("more inputs")
+    world.new_lock = lock_text("b")
+    outcome = world.update()
+    assert outcome.warnings == ("The input 'tools' is gone.",)
+    assert world.lock.read_text() == world.new_lock
+
+
+def test_an_update_of_some_inputs_warns_of_others_that_moved(world: World) -> None:
+    world.lock.write_text(lock_text(tools="c"))
+    world.commit("more inputs")
+    world.new_lock = lock_text("b", tools="d")
+    (words,) = world.update(inputs=["packages"]).warnings
+    assert words == "The input 'tools' moved, although only 'packages' was to be updated."
+
+
+def test_the_commit_says_what_moved_and_links_to_it(world: World) -> None:
+    def at_github(rev: str) -> str:
+        github = {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": rev * 40, "lastModified": 1_700_000_000}
+        nodes = {"root": {"inputs": {"nixpkgs": "nixpkgs"}}, "nixpkgs": {"locked": github}}
+        return json.dumps({"nodes": nodes, "root": "root", "version": 7})
+
+    world.lock.write_text(at_github("a"))
+    world.commit("another input")
+    world.new_lock = at_github("b")
+    (change,) = world.update().changes
+    assert world.git("show", "--no-patch", "--format=%B").splitlines() == [
+        "flake.lock: update",
+        "",
+        "- nixpkgs  2023-11-14 aaaaaaa  github:NixOS/nixpkgs",
+        "+ nixpkgs  2023-11-14 bbbbbbb  github:NixOS/nixpkgs",
+        f"  https://github.com/NixOS/nixpkgs/compare/{'a' * 40}...{'b' * 40}",
+    ]
+    assert change.compare == world.git("show", "--no-patch", "--format=%B").split()[-1]
+
+
 def test_old_inputs_are_a_warning(world: World) -> None:
     (words,) = world.update(max_age=30).warnings
     assert re.search(r"'packages' is \d+ days old", words)

@@ -1,6 +1,7 @@
 """Lock files and what differs between two of them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -37,6 +38,9 @@ BASE = {
     "packages": node(git("a")),
     "packages_2": node(git("b")),
 }
+
+
+MORE: dict[str, Any] = {"dep": "dep", "packages": "packages", "tools": "tools"}
 
 
 def test_inputs_are_named_by_their_path() -> None:
@@ -76,6 +80,7 @@ def test_a_nested_input_that_moves_is_one_change() -> None:
             "last_modified": 20_000 * DAY,
             "nar_hash": "sha256-c",
         },
+        "compare": None,
     }
 
 
@@ -176,6 +181,66 @@ def test_going_back_in_time_is_noticed_for_every_path() -> None:
     assert [change.path for change in _lock_file.downgrades(changes)] == ["dep/packages"]
 
 
+def warned(before: dict[str, Any], after: dict[str, Any], asked: Sequence[str] = ()) -> list[str]:
+    new = lock(after)
+    return _lock_file.remarks(diff(lock(before), new), new, asked)
+
+
+def test_an_update_that_moves_what_it_should_is_not_worth_a_word() -> None:
+    moved = BASE | {"packages": node(git("e")), "packages_2": node(git("c")), "root": node(**MORE)}
+    assert warned(BASE, BASE) == []
+    assert warned(BASE, moved | {"tools": node(git("f"))}) == []
+
+
+def test_an_input_that_is_gone_is_named_without_its_own_inputs() -> None:
+    gone = {key: one for key, one in BASE.items() if key in ("root", "packages")} | {"root": node(packages="packages")}
+    assert warned(BASE, gone) == ["The input 'dep' is gone."]
+
+
+@pytest.mark.parametrize(("follows", "words"), [(["packages"], "'packages'"), (["a", "b"], "'a/b'"), ([], "nothing")])
+def test_an_input_that_follows_another_now_is_told_apart_from_one_that_is_gone(follows: list[str], words: str) -> None:
+    after = BASE | {"dep": node(git("d"), packages=follows, alias=["packages"], nothing=[])}
+    assert warned(BASE, after) == [f"The input 'dep/packages' now follows {words}."]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            {"type": "github", "owner": "NixOS", "repo": "nixpkgs"},
+            {"type": "github", "owner": "evil", "repo": "nixpkgs"},
+            "github:NixOS/nixpkgs to github:evil/nixpkgs",
+        ),
+        (
+            {"type": "github", "owner": "a", "repo": "b"},
+            {"type": "github", "owner": "a", "repo": "b", "host": "git.example.org"},
+            "github:a/b to github:a/b?host=git.example.org",
+        ),
+        (
+            {"type": "git", "url": "https://bob:hunter2@example.org/a"},
+            {"type": "git", "url": "https://bob:hunter2@example.org/b\n"},
+            "git+https://***@example.org/a to git+https://***@example.org/b\N{REPLACEMENT CHARACTER}",
+        ),
+    ],
+)
+def test_an_input_that_comes_from_elsewhere_is_named(before: dict[str, Any], after: dict[str, Any], words: str) -> None:
+    root = {"root": node(x="x")}
+    sentence = f"The input 'x' moved from {words}."
+    assert warned(root | {"x": node(before)}, root | {"x": node(after)}) == [sentence]
+
+
+def test_inputs_that_nobody_asked_for_are_named_when_they_move() -> None:
+    moved = BASE | {"packages": node(git("e")), "packages_2": node(git("c")), "root": node(**MORE)}
+    moved |= {"tools": node(git("f"))}
+    assert warned(BASE, moved, ["packages"]) == [
+        "The input 'dep/packages' moved, although only 'packages' was to be updated."
+    ]
+    assert warned(BASE, moved, ["packages", "dep"]) == []
+    assert warned(BASE, moved, ["dep/packages", "dep/alias"]) == [
+        "The input 'packages' moved, although only 'dep/packages' and 'dep/alias' were to be updated."
+    ]
+
+
 def test_only_the_flakes_own_inputs_can_be_too_old() -> None:
     nodes = BASE | {"dep": node(git("d", modified=20_005 * DAY), packages="packages_2")}
     assert _lock_file.older_than(lock(nodes), 7, now=20_010.5 * DAY) == [("packages", 10)]
@@ -212,3 +277,34 @@ def test_a_diff_has_a_line_for_each_input_that_changed() -> None:
         "dep/packages  2024-10-04 ccccccc  git+file:///srv/packages\n"
         "tools         2024-10-04 eeeeeee  git+file:///srv/packages\n"
     )
+
+
+def test_a_link_stands_below_the_new_lock() -> None:
+    def at(rev: str) -> dict[str, Any]:
+        github = {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "rev": rev * 40, "lastModified": 20_000 * DAY}
+        return {"root": node(dep="dep", nixpkgs="nixpkgs"), "dep": node(git(rev)), "nixpkgs": node(github)}
+
+    changes = diff(lock(at("a")), lock(at("b")))
+    link = f"https://github.com/NixOS/nixpkgs/compare/{'a' * 40}...{'b' * 40}"
+    assert [change.as_dict()["compare"] for change in changes] == [None, link]
+    assert _lock_file.describe_changes(changes)[1] == (
+        "dep      2024-10-04 bbbbbbb  git+file:///srv/packages\n"
+        "nixpkgs  2024-10-04 bbbbbbb  github:NixOS/nixpkgs\n"
+        f"         {link}\n"
+    )
+    assert _lock_file.message_lines(changes) == [
+        "- dep  2024-10-04 aaaaaaa  git+file:///srv/packages",
+        "+ dep  2024-10-04 bbbbbbb  git+file:///srv/packages",
+        "- nixpkgs  2024-10-04 aaaaaaa  github:NixOS/nixpkgs",
+        "+ nixpkgs  2024-10-04 bbbbbbb  github:NixOS/nixpkgs",
+        f"  {link}",
+    ]
+
+
+def test_a_lock_file_cannot_add_lines_to_what_people_read() -> None:
+    odd = {
+        "root": {"inputs": {"x\ny": "x"}},
+        "x": node({"type": "git", "url": "ssh://h/\x1b[2J\ud800", "dir": "\ud800"}),
+    }
+    before, after = _lock_file.describe_changes(diff(lock({"root": node()}), lock(odd)))
+    assert (before, after.count("\n"), after.rstrip("\n").isprintable()) == ("", 1, True)

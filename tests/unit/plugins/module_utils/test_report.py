@@ -19,6 +19,7 @@ ACTIVATION = {
             {"name": "linux", "before": ["6.12.1"], "after": ["6.12.2"]},
             {"name": "nixos-system-web", "before": ["26.05.1"], "after": ["26.05.2"]},
         ],
+        "closure_delta": 13_212_057,
     },
     "reboot_required": True,
     "reboot_reasons": ["kernel"],
@@ -42,8 +43,9 @@ PREPARE = {
             "path": "nixpkgs",
             "before": {"rev": "1a2b3c4d5e", "last_modified": 1795219200, "nar_hash": "sha256-x"},
             "after": {"rev": None, "last_modified": 1795305600, "nar_hash": "sha256-abcdefgh"},
+            "compare": "https://github.com/NixOS/nixpkgs/compare/1a2b3c4d5e...abcdefgh",
         },
-        {"path": "old", "before": {"rev": "1a2b3c4d5e", "last_modified": None}, "after": None},
+        {"path": "old", "before": {"rev": "1a2b3c4d5e", "last_modified": None}, "after": None, "compare": None},
     ]
 }
 
@@ -53,14 +55,34 @@ def test_the_table_says_who_became_what_and_why():
     assert text.splitlines() == [
         "Night 20261122T020000Z-7f3a · 2 hosts: 1 unreachable, 1 updated · 1 min 12 s",
         "Input nixpkgs 2026-11-21 1a2b3c4 → 2026-11-22 abcdefg",
+        "      https://github.com/NixOS/nixpkgs/compare/1a2b3c4d5e...abcdefgh",
         "Input old 1a2b3c4 → (none)",
         "",
         "HOST  OUTCOME      OLD SYSTEM       NEW SYSTEM       REBOOT",
         "web   updated      26.05.1 6gdlyhm  26.05.2 xnpa2vc  yes: kernel",
-        "      linux 6.12.1 → 6.12.2, curl 8.0 removed, hello 1.0 → 1.1, zlib 1.3 added",
+        "      linux 6.12.1 → 6.12.2; hello 1.0 → 1.1; added: zlib 1.3; removed: curl 8.0; closure +12.6 MiB",
         "nas   unreachable  not seen",
         "      No route to host",
     ]
+
+
+def test_a_long_list_of_packages_is_cut_and_what_is_left_out_is_counted():
+    def text(packages: dict[str, Any]) -> str:
+        made = {"probe": {"systems": {"current": OLD}}, "activation": {**ACTIVATION, "packages": packages}}
+        whole = _report.table({"web": {**NIGHTS["web"], "evidence": made}}, {}, "x", 1, False)
+        return " ".join(whole.split()).partition("kernel ")[2]
+
+    together = [{"name": f"kde{number:02}", "before": ["6.1"], "after": ["6.2"]} for number in range(80)]
+    alone = [{"name": f"one{number:02}", "before": ["1"], "after": [f"2.{number}"]} for number in range(14)]
+    cut = text({"changed": together + alone, "added": [{"name": f"new{n:02}", "after": ["1"]} for n in range(14)]})
+    assert cut.startswith("kde00, kde01, kde02, kde03 and 76 more 6.1 → 6.2; one00 1 → 2.0; ")
+    assert "; one10 1 → 2.10; and 3 more; added: new00 1, " in cut
+    assert cut.endswith(", new11 1 and 2 more")
+
+
+def test_a_date_that_no_calendar_has_does_not_spoil_the_summary():
+    inputs = [{"path": "x\ny", "before": None, "after": {"rev": "1a2b3c4d5e", "last_modified": 10**20}}]
+    assert _report.input_words(inputs) == ["x\N{REPLACEMENT CHARACTER}y (none) → @100000000000000000000 1a2b3c4"]
 
 
 def test_a_dry_run_says_so():
