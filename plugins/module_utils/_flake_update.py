@@ -396,7 +396,8 @@ def _do_not_build(
 
 def _with_the_new(changes: Sequence[_lock_file.InputChange], sentences: Sequence[str]) -> str:
     """Sentences, the first of which names the inputs that moved: these are the first thing to look at."""
-    names = list(dict.fromkeys(change.path.partition("/")[0] for change in changes if change.after is not None))
+    moved = dict.fromkeys(change.path.partition("/")[0] for change in changes if change.after is not None)
+    names = [_lock_file.printable(name) for name in moved]
     first, *others = sentences
     first = f"with the new {_and(names)}, {first}" if names else first
     return " ".join(f"{words[0].upper()}{words[1:]}" for words in (first, *others))
