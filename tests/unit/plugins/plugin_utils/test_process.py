@@ -11,6 +11,8 @@ import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _process
 
+from tests.lab._system import start_time, wait_for
+
 
 def test_an_answer_is_whole_and_secrets_are_taken_out_of_what_is_said():
     program = "import sys; print('ü $HOME'); sys.stderr.write('https://me:hunter2@host\\n'); sys.exit(3)"
@@ -33,9 +35,7 @@ def test_a_program_that_takes_too_long_ends_with_all_that_it_started(tmp_path: P
     assert done.timed_out
     assert time.monotonic() - began < 5
     child = int((tmp_path / "pid").read_text())
-    stat = Path(f"/proc/{child}/stat")
-    # ended, though perhaps nobody has asked for it yet
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    assert wait_for(lambda: start_time(child) is None, 5)
 
 
 def test_a_program_that_is_not_here_is_named():
