@@ -65,7 +65,7 @@ class CommandFailed(LabError):
             words = ""
         what = f"{doing}: {name} {how}" if doing else f"{name} {how}"
         super().__init__(
-            f"{what}: {words.rstrip(' .;,')}." if words else f"{what}.",
+            f"{what}: {words.rstrip(' .:;,')}." if words else f"{what}.",
             remedy,
             {"cmd": [redact(word) for word in done.argv], "rc": done.rc, "stderr": done.stderr[-4000:]},
         )

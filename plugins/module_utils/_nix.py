@@ -81,6 +81,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "Give the builder a remote builder for that platform (nix.buildMachines), or emulation of it"
         " (boot.binfmt.emulatedSystems).",
     ),
+    (
+        re.compile(r"unable to (?:connect|access)|(?:not|n't) resolve host|Connection (?:refused|timed out)|hung up"),
+        "Look at that source, and at the network on the way to it.",
+    ),
     (re.compile(r"No space left on device"), "Make room, for instance with nix-collect-garbage."),
     (re.compile(r"index\.lock': File exists"), "Wait for the other git process; if there is none, remove that file."),
     (

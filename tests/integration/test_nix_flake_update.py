@@ -246,14 +246,16 @@ def silent_server(lab: Lab) -> Iterator[None]:
 def test_the_time_out_holds(lab: Lab, update: Any, moved: str) -> None:
     out(lab, f"cd {FLAKE}; sed -i 's#git+file:///srv/tools#git://127.0.0.1/tools#' flake.nix; git commit -qam silent")
     before = state(lab)
-    with silent_server(lab):
-        for bounds, remedy in (({"timeout": 5}, "Raise timeout"), ({"fetch_timeout": 3}, "Raise fetch_timeout")):
-            result = update(**bounds)
-            assert result["failed"]
-            # of the whole time-out, the steps before the one that hangs have had their share
-            assert re.search(rf"took longer than [1-5] s\. {remedy}", result["msg"])
-            assert before == state(lab)
-    out(lab, f"git -C {FLAKE} reset --quiet --hard HEAD^")
+    try:
+        with silent_server(lab):
+            for bounds, remedy in (({"timeout": 5}, "Raise timeout"), ({"fetch_timeout": 3}, "Raise fetch_timeout")):
+                result = update(**bounds)
+                assert result["failed"]
+                # of the whole time-out, the steps before the one that hangs have had their share
+                assert re.search(rf"'tools': nix took longer than [1-5] s\b.* {remedy}", result["msg"])
+                assert before == state(lab)
+    finally:
+        out(lab, f"git -C {FLAKE} reset --quiet --hard HEAD^")
     assert state(lab) == moved
 
 
