@@ -314,12 +314,12 @@ def refresh(run: Run, candidate: Candidate, request: Request, inputs: Sequence[s
     if not done.ok:
         name = _nix.failing_input(done.stderr)
         late = "Raise fetch_timeout, or look at the source." if request.fetch_timeout < left else "Raise timeout."
-        names = _and(inputs) if inputs and not name else f"'{name}'"
+        names = [name] if name else inputs or _lock_file.own_inputs(parse_bytes(candidate.lock().content))
         raise Unfit(
             CommandFailed(
                 done,
                 late if done.timed_out else _nix.remedy(done.stderr),
-                f"Updating the input {names}" if name or inputs else "Updating the inputs",
+                f"Updating the {'input' if len(names) == 1 else 'inputs'} {_and(names)}".rstrip(),
             )
         )
     stale = _nix.stale_fetches(done.stderr)

@@ -40,6 +40,7 @@ class Step:
     name: str
     argv: tuple[str, ...]
     minutes: int = MINUTES
+    nix: str = "trixie"  # whose Nix the guests of the contract tests have
 
     @property
     def log(self) -> Path:
@@ -68,8 +69,8 @@ class Count:
         return f"{self.passed} passed, {self.failed} failed{skipped}"
 
 
-def pytest(name: str, *arguments: str, minutes: int = MINUTES) -> Step:
-    return Step(name, ("pytest", f"--junit-xml={OUTPUT / name}.xml", *arguments), minutes)
+def pytest(name: str, *arguments: str, minutes: int = MINUTES, nix: str = "trixie") -> Step:
+    return Step(name, ("pytest", f"--junit-xml={OUTPUT / name}.xml", *arguments), minutes, nix)
 
 
 LINT = (
@@ -82,6 +83,7 @@ LINT = (
 # In a copy without git, molecule would not find its base by itself.
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
 CORE = pytest("core", "tests/unit", "tests/property")
+MODULES = ("flake_update", "copy", "realise")
 # Each of these boots a lab of its own; the modules' contract tests share one.
 ROLLBACK = "rollback_playbook"
 SCENARIOS = (
@@ -100,6 +102,8 @@ SCENARIOS = (
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
 CONTRACT = pytest("contract", "tests/integration", *OTHERS)
+# The modules that speak to Nix, with the newer one of the two generations.
+NEWER_NIX = pytest("contract-forky", *(f"tests/integration/test_nix_{name}.py" for name in MODULES), nix="forky")
 
 
 def scenarios(*names: str) -> tuple[Step, ...]:
@@ -117,16 +121,16 @@ def long_scenarios(*names: str) -> tuple[Step, ...]:
 LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
     # Tests on the lab mostly wait, so there are more lanes than cores.
     "all": (
-        (*LINT, *scenarios("lab", "recovery")),
-        scenarios("nightly", "inventory", "two_controllers", "delivery"),
-        (CONTRACT,),
+        (*LINT, *scenarios("lab", "recovery", "inventory")),
+        scenarios("nightly", "two_controllers", "delivery"),
+        (CONTRACT, *scenarios("prepare")),
         (MOLECULE, CORE, *scenarios("reverts", ROLLBACK, "reboots")),
     ),
     "lint": (LINT,),
     "soak": (
         long_scenarios("interrupted", "recovery"),
         (*long_scenarios(ROLLBACK, "two_controllers"), soak("others", "tests", *OTHERS)),
-        long_scenarios("reboots", "lab"),
+        (NEWER_NIX, *long_scenarios("reboots", "lab")),
     ),
 }
 
@@ -140,6 +144,7 @@ def run(step: Step) -> tuple[int, float]:
     """Run a step in a process group of its own, which ends with it."""
     env = os.environ | {
         "PATH": f"{VENV}:{os.environ['PATH']}",
+        "LAB_NIX": step.nix,
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
     }
     began = time.monotonic()
