@@ -8,6 +8,7 @@ from tests.integration.fleet import until
 from tests.lab import Lab
 
 DIRECTORY = "/srv/cache"
+SECRET_KEY = "/root/lab.secret"
 UNIT = "lab-cache"
 # by port: what each does with the directory
 PORTS = {
@@ -70,7 +71,7 @@ def stop(lab: Lab) -> None:
 
 def signing_key(lab: Lab) -> tuple[str, str]:
     """A key of the flake host: the path of its secret half, and its public half."""
-    secret, public = "/root/lab.secret", "/root/lab.public"
+    secret, public = SECRET_KEY, "/root/lab.public"
     if lab.read("builder", public) is None:
         generate = ["nix-store", "--generate-binary-cache-key", "lab-1", secret, public]
         lab.run("builder", generate, check=True)

@@ -37,6 +37,7 @@ QUICK: dict[str, Any] = {
     "lab_settle": 2,
     "lab_activation_timeout": 120,
     "lab_confirm_timeout": 60,
+    "lab_signing_key": caches.SECRET_KEY,
 }
 CACHE: dict[str, Any] = {
     "lab_delivery": "pull",
@@ -48,10 +49,7 @@ CACHE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     with Lab.temporary(8, prefix="delivery", nix=os.environ.get("LAB_NIX", "trixie")) as lab:
-        secret, public = caches.signing_key(lab)
-        # the builder signs what it builds
-        lab.write("builder", "/etc/nix/local.conf", f"secret-key-files = {secret}\n")
-        lab.run("builder", ["systemctl", "try-restart", "nix-daemon.service"], check=True)
+        _secret, public = caches.signing_key(lab)
         caches.serve(lab)
         fleet = Fleet(lab)
         for host in fleet.hosts:
@@ -117,7 +115,7 @@ def assert_hosts_have_what_the_builder_built(fleet: Fleet, *, came_by: str, not_
 def test_a_night_by_a_plain_user_pushes_what_is_signed(fleet: Fleet):
     fleet.lab.move()
     before = derivations(fleet)
-    night = fleet.night(**QUICK, ansible_user="admin", lab_signing_key=caches.signing_key(fleet.lab)[0])
+    night = fleet.night(**QUICK, ansible_user="admin")
     assert (night.rc, night.outcomes) == (0, dict.fromkeys(fleet.hosts, "updated"))
     assert_hosts_have_what_the_builder_built(fleet, came_by="nix-daemon --stdio", not_by="--realise")
     assert derivations(fleet) == before

@@ -2,11 +2,13 @@
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.integration import caches
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -352,7 +354,8 @@ def test_commits_are_signed_where_git_is_set_up_to(lab: Lab, update: Any, moved:
     try:
         assert update()["changed"]
         out(lab, f'echo "* $(cat {key}.pub)" > /run/signers; {config} gpg.ssh.allowedSignersFile /run/signers')
-        out(lab, f"git -C {FLAKE} verify-commit HEAD")
+        # ssh-keygen may be where only Debian's own PATH has it
+        out(lab, f"PATH=$PATH:/usr/bin git -C {FLAKE} verify-commit HEAD")
     finally:
         out(lab, f"for name in gpg.format user.signingKey commit.gpgSign; do {config} --unset $name; done")
 
@@ -370,6 +373,22 @@ def test_closures_are_signed_by_the_key_of_the_builder(lab: Lab, update: Any, mo
     finally:
         out(lab, "rm /root/signing-key")
     assert "no signing key /none" in update(signing_key="/none")["msg"]
+
+
+@pytest.mark.parametrize("kind", ["refuses", "answers_500", "hangs"])
+def test_a_substituter_that_fails_is_named_and_does_not_hold_the_build_up(
+    lab: Lab, update: Any, moved: str, kind: str
+) -> None:
+    caches.serve(lab)
+    began = time.monotonic()
+    bounds = {"connect-timeout": 2, "stalled-download-timeout": 2, "download-attempts": 1}
+    try:
+        result = update(options={"substituters": caches.url(kind), **bounds})
+    finally:
+        caches.stop(lab)
+    assert time.monotonic() - began < 60
+    assert result["changed"]
+    assert f"The substituter {caches.url(kind)} of the builder did not help" in " ".join(result["printed"].split())
 
 
 # every step of an adoption, by the git command that begins it
