@@ -33,7 +33,8 @@ def lab() -> Iterator[Lab]:
 def module(lab: Lab) -> Module:
     """Run a module as C(ansible) does; it takes a host, a module, its arguments, and variables by keyword.
 
-    The result always has C(failed) and C(unreachable), and what Ansible printed as C(printed).
+    The result always has C(failed) and C(unreachable), and what Ansible printed as C(printed), its warnings as
+    C(warned) in one line.
     """
     return functools.partial(run_module, lab)
 
@@ -63,4 +64,4 @@ def run_module(
     result: dict[str, Any] = json.loads(text)
     # the exit code is what a person sees first
     assert (done.returncode != 0) == (result["failed"] or result["unreachable"]), done.stdout
-    return result | {"printed": done.stdout}
+    return result | {"printed": done.stdout, "warned": " ".join(done.stderr.split())}

@@ -388,7 +388,7 @@ def test_a_substituter_that_fails_is_named_and_does_not_hold_the_build_up(
         caches.stop(lab)
     assert time.monotonic() - began < 60
     assert result["changed"]
-    assert f"The substituter {caches.url(kind)} of the builder did not help" in " ".join(result["printed"].split())
+    assert f"The substituter {caches.url(kind)} of the builder did not help" in result["warned"]
 
 
 # every step of an adoption, by the git command that begins it
