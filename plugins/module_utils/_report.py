@@ -74,11 +74,15 @@ def table(
     def line(row: Sequence[str]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
+    # of a host that was not touched anyhow, too: the next night would stumble over it
+    unbuilt = {} if prepare.get("failed") else prepare.get("failed_systems") or {}
     lines += ["", line(_HEADINGS)]
     for host, row in rows.items():
         lines.append(line(row))
         settled = steps(nights[host]["evidence"]).get("settle", {}).get("reason", "")
-        for text in (settled, nights[host]["reason"], _packages(nights[host])):
+        # each thing once, in this order
+        said = dict.fromkeys((settled, nights[host]["reason"], unbuilt.get(host, ""), _packages(nights[host])))
+        for text in said:
             # paths stay whole, so that they can be copied
             lines += textwrap.wrap(
                 text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False

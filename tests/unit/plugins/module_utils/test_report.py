@@ -107,3 +107,18 @@ def test_the_run_fails_for_bad_hosts_for_nothing_built_and_for_nobody_there():
     blind = {**night("deferred"), "evidence": {"probe": {"failed": True}}}
     assert _report.verdict({"a": blind, "b": night("unreachable")}, {}) == "No host could be looked at."
     assert "turn of web" in _report.verdict({**good, "web": {**night("held"), "decided": False}}, {})
+
+
+def test_what_could_not_be_updated_or_built_is_said_once():
+    why = "Its system did not build: boom."
+    prepare = {"rejected_inputs": {"tools": "It went back in time."}, "failed_systems": {"web": why, "nas": why}}
+    nights = {
+        "web": {"outcome": "failed", "reason": why, "evidence": SEEN},
+        "nas": {"outcome": "deferred", "reason": "The disk is full.", "evidence": SEEN},
+    }
+    text = _report.table(nights, prepare, "x", 1, False)
+    assert "\nInput tools was left alone: It went back in time.\n" in text
+    assert text.count(why) == 2
+    assert f"The disk is full.\n      {why}" in text
+    # where nothing was adopted, one sentence says it for all
+    assert "boom" not in _report.table({"nas": nights["nas"]}, {**prepare, "failed": True}, "x", 1, False)
