@@ -1,4 +1,4 @@
-"""docs/safety.md speaks of what there is: tests, settings, units, files and commands are those of the code."""
+"""docs/safety.md and docs/updates.md speak of what there is: tests, settings, units and files are those of the code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
 
 ROOT = Path(__file__).parents[2]
 SAFETY = (ROOT / "docs/safety.md").read_text()
+UPDATES = (ROOT / "docs/updates.md").read_text()
 DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
 
-def test_every_test_it_names_exists_and_is_long_where_it_says_so():
-    named = dict(re.findall(r"`(test_\w+)`(,? ?\(?soak\)?)?", SAFETY))
+@pytest.mark.parametrize("text", [SAFETY, UPDATES], ids=["safety", "updates"])
+def test_every_test_it_names_exists_and_is_long_where_it_says_so(text: str):
+    named = dict(re.findall(r"`(test_\w+)`(,? ?\(?soak\)?)?", text))
     assert len(named) > 20
     soak = {}
     for file in (ROOT / "tests").rglob("test_*.py"):
-        text = file.read_text()
-        whole = re.search(r"^pytestmark = .*soak", text, re.MULTILINE) is not None
-        for node in ast.walk(ast.parse(text)):
+        source = file.read_text()
+        whole = re.search(r"^pytestmark = .*soak", source, re.MULTILINE) is not None
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 soak[node.name] = whole or any("soak" in ast.unparse(each) for each in node.decorator_list)
     assert [name for name in named if name not in soak] == []
@@ -39,11 +41,12 @@ def test_every_test_it_names_exists_and_is_long_where_it_says_so():
     assert {name for name, said in named.items() if soak[name] and not said} == set()
 
 
-def test_every_setting_it_names_is_one():
+@pytest.mark.parametrize("text", [SAFETY, UPDATES], ids=["safety", "updates"])
+def test_every_setting_it_names_is_one(text: str):
     playbooks = "\n".join(file.read_text() for file in (ROOT / "playbooks").glob("*.yml"))
-    named = set(re.findall(r"\blab_[a-z_]+", "\n".join(re.findall(r"`([^`\n]+)`", SAFETY))))
+    named = set(re.findall(r"\blab_[a-z_]+", "\n".join(re.findall(r"`([^`\n]+)`", text))))
     modules = {file.stem for file in (ROOT / "plugins/modules").glob("*.py")}
-    assert {"lab_confirm_timeout", "lab_yes"} <= named
+    assert named & {"lab_confirm_timeout", "lab_fetch_timeout"}
     known = set(DEFAULTS) | set(re.findall(r"\{\{ (lab_[a-z_]+) \| default", playbooks)) | modules
     assert named - known - {name for name in named if name.startswith("lab_auto_update")} == set()
 
@@ -121,4 +124,6 @@ def test_the_module_of_the_host_is_the_flakes():
 
 
 def test_the_readme_leads_to_it():
-    assert "](docs/safety.md)" in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert "](docs/safety.md)" in readme
+    assert "](docs/updates.md)" in readme
