@@ -123,7 +123,7 @@ def door(module: AnsibleModule) -> Run:
     ) -> Completed:
         began = time.monotonic()
         # run_command has no time-out of its own; timeout(1) also ends the program's children
-        full = ["timeout", f"--kill-after={_KILL_AFTER}", f"{timeout:g}", *argv]
+        full = ["timeout", f"--kill-after={_KILL_AFTER}", f"{max(timeout, 0.001):g}", *argv]
         try:
             with nullcontext() if data is None else _standard_input(data):
                 rc, out, err = module.run_command(

@@ -30,7 +30,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._nix import flake_ur
 LOCK_NAME = "flake.lock"
 # one fixed place of ours inside the git directory: the lock of a run, and its worktree
 OURS = "lab-auto-update"
-# says which verified candidate was being adopted when a run died
+# below it, by the branch, which verified candidate was being adopted when a run died
 ADOPTING = "refs/lab-auto-update/adopting"
 _NEW_LOCK = ".flake.lock.lab-auto-update"
 _INDEX_LOCK_WAIT = 10.0
@@ -125,8 +125,8 @@ class Place(Protocol):
     def moves(self) -> bool:
         """Whether the candidate begins further on than the flake is, because of what was fetched."""
 
-    def adopt(self, lock: Lock, commit: str | None) -> None:
-        """Make C(lock), which C(commit) has, the flake's own."""
+    def adopt(self, lock: Lock, commit: str | None) -> list[str]:
+        """Make C(lock), which C(commit) has, the flake's own; return what is worth telling."""
 
 
 def find_place(run: Run, path: str, git: Git, deadline: Deadline) -> Place:
@@ -189,10 +189,11 @@ class PlainPlace:
     def moves(self) -> bool:
         return False
 
-    def adopt(self, lock: Lock, commit: str | None) -> None:
+    def adopt(self, lock: Lock, commit: str | None) -> list[str]:
         if read_bytes(self._lock_path) != self._before.content:
             raise LabError(f"{self._lock_path} was changed by somebody else during the update.", "Run it again.")
         put_lock(self._lock_path, lock)
+        return []
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,9 @@ class GitPlace:
         # where the branch is, and where the candidate begins: further on, where commits of others were fetched
         self._began = ""
         self._base = ""
+        self._branch = ""
         self._upstream: Upstream | None = None
+        self._pushes = False
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         try:
@@ -240,32 +243,37 @@ class GitPlace:
     def settle(self, check_mode: bool) -> list[str]:
         _remove_file(os.path.join(self._directory, _NEW_LOCK))
         self._remove_strays()
-        commit = self._git("for-each-ref", "--format=%(objectname)", ADOPTING).strip()
-        if not commit:
-            return []
-        if check_mode:
-            raise LabError(
-                f"A run was killed while it adopted a new flake.lock in {self._directory}.",
-                "The next run without check mode finishes that.",
-            )
         told: list[str] = []
-        head = self._head()
-        if head != commit and self._is_ancestor(head, commit) and read_bytes(self._lock_path) == self._blob(commit):
-            self._remove_stale_index_lock()
-            self._refuse_half_written(head, commit)
-            self._follow(head, commit)
-            told = [f"A run was killed while it adopted a new, verified flake.lock; commit {commit[:12]} completes it."]
-        self._git("update-ref", "-d", ADOPTING)
+        for line in self._git("for-each-ref", "--format=%(objectname) %(refname)", ADOPTING).splitlines():
+            if check_mode:
+                raise LabError(
+                    f"A run was killed while it adopted a new flake.lock in {self._directory}.",
+                    "The next run without check mode finishes that.",
+                )
+            commit, ref = line.split(" ", 1)
+            # an owner who has moved on to another branch since then has decided what becomes of it
+            if ref == self._adopting() and self._can_finish(commit):
+                self._remove_stale_index_lock()
+                self._take_up(commit)
+                self._follow(commit)
+                told += [f"A run was killed while it adopted a verified flake.lock; commit {commit[:12]} completes it."]
+            self._git("update-ref", "-d", ref)
         return told
 
+    def _can_finish(self, commit: str) -> bool:
+        head = self._head()
+        return head != commit and self._is_ancestor(head, commit) and read_bytes(self._lock_path) == self._blob(commit)
+
     def guard(self) -> list[str]:
+        told: list[str] = []
         self._began = self._base = self._head()
+        self._branch = self._adopting()
         _refuse_torn(self._lock_path, f"Restore it: {self._restore()}.")
         self._refuse_dirty()
         self._before = read_lock(self._lock_path)
         if self._wanted.pull or self._wanted.push:
             self._upstream = self._find_upstream()
-            self._base = self._fetched(self._upstream)
+            told += self._fetch(self._upstream)
         if not self._quiet("cat-file", "-e", f"{self._base}:{self._relative('flake.nix')}").ok:
             raise LabError(
                 f"{self._directory}/flake.nix is not committed, and a flake in git sees only what git knows.",
@@ -273,11 +281,11 @@ class GitPlace:
             )
         dirty = self._git("status", "--porcelain", "--untracked-files=no").splitlines()
         if dirty:
-            return [
+            told += [
                 f"{self._top} has uncommitted changes in {len(dirty)} "
                 f"{'file' if len(dirty) == 1 else 'files'}; only what is committed is built."
             ]
-        return []
+        return told
 
     def lock(self) -> Lock:
         return self._before
@@ -331,47 +339,51 @@ class GitPlace:
     def moves(self) -> bool:
         return self._base != self._began
 
-    def adopt(self, lock: Lock, commit: str | None) -> None:
+    def adopt(self, lock: Lock, commit: str | None) -> list[str]:
         self._refuse_dirty()
-        if self._head() != self._began:
+        if self._head() != self._began or self._adopting() != self._branch:
             raise LabError(f"Somebody committed to {self._top} during the update.", "Run it again.")
         if commit is None and not self.moves():
             put_lock(self._lock_path, lock)
-            return
+            return []
         target = commit or self._base
         self._refuse_local_changes(target)
-        if self._upstream is not None and self._wanted.push and commit is not None:
+        if self._upstream is not None and self._pushes and commit is not None:
             self._push(self._upstream, commit)
-        self._git("update-ref", ADOPTING, target)
+        self._git("update-ref", self._branch, target)
+        told: list[str] = []
         try:
             put_lock(self._lock_path, lock)
-            self._follow(self._began, target)
-        except BaseException:
-            self._take_back(target)
-            raise
+            self._follow(target)
+        except BaseException as error:
+            # git moves the branch first and runs its hooks then
+            if self._head() != target:
+                self._take_back()
+                raise
+            told = [f"The new flake.lock is adopted, but git did not end well after that: {error}"]
         finally:
-            self._quiet("update-ref", "-d", ADOPTING)
+            self._quiet("update-ref", "-d", self._branch)
+        return told
 
-    def _follow(self, head: str, target: str) -> None:
-        """Move the branch and all files but flake.lock: git finds that in the index already and leaves it alone."""
+    def _adopting(self) -> str:
+        """The ref that says which commit is being adopted on the branch that is checked out."""
+        branch = self._quiet("symbolic-ref", "--quiet", "HEAD").stdout.strip().removeprefix("refs/")
+        return f"{ADOPTING}/{branch or 'HEAD'}"
+
+    def _follow(self, target: str) -> None:
+        """Move the branch; with the new flake.lock in the index already, git leaves that file alone.
+
+        Of other files git overwrites none in which there is work of somebody, ignored or not.
+        """
         doing = "Adopting the new flake.lock"
-        there, gone = self._others(head, target)
-        if there:
-            self._git("checkout", "--quiet", target, "--", *there, doing=doing)
-        if gone:
-            self._git("rm", "--quiet", "--force", "--ignore-unmatch", "--", *gone, doing=doing)
         if os.path.lexists(self._lock_path) or self._quiet("ls-files", "--error-unmatch", "--", self._lock_path).ok:
             self._git("add", "--all", "--", self._lock_path, doing=doing)
-        self._git("merge", "--ff-only", "--quiet", target, doing=doing)
+        self._git("merge", "--ff-only", "--quiet", "--no-overwrite-ignore", target, doing=doing)
 
-    def _take_back(self, target: str) -> None:
-        put_lock(self._lock_path, self._before)
+    def _take_back(self) -> None:
+        # the file last: as long as it is the new one, a run that comes after a kill goes on instead
         self._quiet("reset", "--quiet", "--", self._lock_path)
-        there, gone = self._others(target, self._began)
-        if there:
-            self._quiet("checkout", "--quiet", self._began, "--", *there)
-        if gone:
-            self._quiet("rm", "--quiet", "--force", "--ignore-unmatch", "--", *gone)
+        put_lock(self._lock_path, self._before)
 
     # ---- the branch that it follows
     def _find_upstream(self) -> Upstream:
@@ -391,13 +403,21 @@ class GitPlace:
             )
         return Upstream(branch, remote, merge, tracking)
 
-    def _fetched(self, upstream: Upstream) -> str:
-        """Fetch, and return the commit where the candidate begins."""
+    def _fetch(self, upstream: Upstream) -> list[str]:
+        """Fetch, and let the candidate begin with what came; return what is worth telling."""
         doing = f"Fetching {upstream.remote} for {self._top}"
         self._transfer(["fetch", "--quiet", "--", upstream.remote], doing)
         there = self._git("rev-parse", "--verify", upstream.tracking, doing=doing).strip()
+        self._pushes = self._wanted.push
         if self._is_ancestor(there, self._began):
-            return self._began
+            if there == self._began or not self._wanted.push:
+                return []
+            # what the owner has not pushed is not ours to publish
+            self._pushes = False
+            return [
+                f"The branch {upstream.branch} of {self._top} has commits that {upstream.remote} has not, so a new"
+                " flake.lock is not pushed: push them first, or remove them."
+            ]
         if not self._is_ancestor(self._began, there):
             raise LabError(
                 f"The branch {upstream.branch} of {self._top} and {upstream.merge} of {upstream.remote} have both moved"
@@ -405,7 +425,8 @@ class GitPlace:
                 f"Bring them together by hand: git -C {self._top} pull --rebase.",
             )
         self._refuse_local_changes(there)
-        return there
+        self._base = there
+        return []
 
     def _push(self, upstream: Upstream, commit: str) -> None:
         """Before the adoption: what the remote refuses would leave two histories behind."""
@@ -421,42 +442,57 @@ class GitPlace:
     def _is_ancestor(self, commit: str, of: str) -> bool:
         return self._quiet("merge-base", "--is-ancestor", commit, of).ok
 
-    def _others(self, old: str, new: str) -> tuple[list[str], list[str]]:
-        """The files but flake.lock in which two commits differ: those that the new one has, and those it has not."""
-        differ = ["diff-tree", "-r", "-z", "--no-renames", "--name-status", old, new]
-        words = self._git(*differ).split("\0")
-        found: tuple[list[str], list[str]] = ([], [])
-        for status, name in zip(words[0::2], words[1::2], strict=False):
-            if name != self._relative(LOCK_NAME):
-                found[status == "D"].append(f":(top,literal){name}")
-        return found
+    def _others(self, old: str, new: str) -> list[str]:
+        """The files but flake.lock in which two commits differ, as paths from the top of the checkout."""
+        differ = ["diff-tree", "-r", "-z", "--no-renames", "--name-only", old, new]
+        return [name for name in self._git(*differ).split("\0") if name not in ("", self._relative(LOCK_NAME))]
 
     def _refuse_local_changes(self, target: str) -> None:
-        there, gone = self._others(self._began, target)
-        if not there and not gone:
+        """Refuse what git would refuse, and what it would overwrite because it is ignored, before anything is done."""
+        others = [f":(top,literal){name}" for name in self._others(self._began, target)]
+        if not others:
             return
-        state = self._git("status", "--porcelain", "--untracked-files=all", "--", *there, *gone).splitlines()
+        remedy_ = "Commit them, move them away, or throw them away."
+        state = self._git("status", "--porcelain", "--untracked-files=all", "--ignored=matching", "--", *others)
         if state:
+            name = state.splitlines()[0][3:]
             raise LabError(
-                f"{self._top} has uncommitted changes in {state[0][3:]}, which the fetched commits change, too.",
-                "Commit them, or throw them away.",
+                f"{self._top} has uncommitted changes in {name}, which the fetched commits change, too.", remedy_
             )
+        # the index as it would be; flake.lock has been found clean
+        done = self._quiet("read-tree", "--dry-run", "-m", "-u", self._began, target)
+        if not done.ok:
+            self._check(done, f"Bringing {self._top} to {target[:12]}", remedy_)
 
-    def _refuse_half_written(self, head: str, target: str) -> None:
-        """Let only the old and the new content of a file pass for what a killed adoption has left there."""
-        there, _gone = self._others(head, target)
-        for pathspec in there:
-            name = pathspec.removeprefix(":(top,literal)")
-            path = os.path.join(self._top, name)
-            if not os.path.isfile(path) or os.path.islink(path):
+    def _take_up(self, target: str) -> None:
+        """Tell git what a killed adoption has done already, and undo what it has half done.
+
+        A file with the whole new content is put into the index, and one that is a beginning of that is put back. All
+        else is left for git to judge, which loses nothing.
+        """
+        head = self._head()
+        for name in self._others(head, target):
+            path, there = os.path.join(self._top, name), f":(top,literal){name}"
+            new = self._quiet("cat-file", "-p", f"{target}:{name}")
+            old = self._quiet("rev-parse", "--verify", "--quiet", f"{head}:{name}").stdout.strip()
+            if not os.path.lexists(path):
+                if not new.ok:
+                    self._quiet("rm", "--quiet", "--cached", "--ignore-unmatch", "--", there)
+                elif old:
+                    # removed to be written anew
+                    self._quiet("checkout", "--quiet", head, "--", there)
                 continue
-            found = self._git("hash-object", "--", path).strip()
-            known = [self._quiet("rev-parse", "--verify", "--quiet", f"{commit}:{name}") for commit in (head, target)]
-            if found not in [done.stdout.strip() for done in known]:
-                raise LabError(
-                    f"A run was killed while it brought {path} to commit {target[:12]}, and it is neither old nor new.",
-                    f"git -C {self._top} checkout {target[:12]} -- {name}, once you have looked at it.",
-                )
+            if not new.ok or not os.path.isfile(path) or os.path.islink(path):
+                continue
+            found = self._quiet("-C", self._top, "hash-object", f"--path={name}", "--", name).stdout.strip()
+            if found == old:
+                continue
+            if found == self._git("rev-parse", "--verify", f"{target}:{name}").strip():
+                self._git("add", "--force", "--", there)
+            elif new.stdout.startswith(read_bytes(path).decode("utf-8", "replace").rstrip("\ufffd")):
+                _remove_file(path)
+                if old:
+                    self._quiet("checkout", "--quiet", head, "--", there)
 
     def _restore(self) -> str:
         return f"git -C {self._top} restore --staged --worktree {self._relative(LOCK_NAME)}"

@@ -123,7 +123,7 @@ def update(run: Run, request: Request) -> Outcome:
             attempt, rejected = maker.best()
             changed = attempt.lock.content != place.lock().content or place.moves()
             if changed and not request.check_mode:
-                place.adopt(attempt.lock, attempt.commit)
+                warnings += place.adopt(attempt.lock, attempt.commit)
     changes = _lock_file.diff(parse_bytes(place.lock().content), parse_bytes(attempt.lock.content))
     content = attempt.lock.content
     return Outcome(
@@ -136,7 +136,11 @@ def update(run: Run, request: Request) -> Outcome:
         commit=None if request.check_mode else attempt.commit,
         evaluation=maker.evaluation(),
         durations=maker.durations(),
-        warnings=(*warnings, *attempt.warnings),
+        warnings=(
+            *warnings,
+            *attempt.warnings,
+            *(f"The input '{name}' was left alone: {why}" for name, why in rejected.items()),
+        ),
     )
 
 
@@ -147,6 +151,8 @@ def _check(request: Request) -> None:
     for name, attribute in request.must_build.items():
         _nix.root_name(name)
         _nix.installable(".", attribute)
+    if request.fetch_timeout < 1:
+        raise LabError(f"fetch_timeout is {request.fetch_timeout:g}.", "It is a number of seconds, at least 1.")
     if request.eval_memory < 256:
         raise LabError(f"eval_memory is {request.eval_memory}.", "It is a number of MiB, at least 256.")
     if (request.pull or request.push) and not request.commit:
@@ -200,11 +206,14 @@ class _Maker:
         return {name: round(seconds, 1) for name, seconds in taken.items()}
 
     def _one_by_one(self) -> tuple[Attempt | None, dict[str, str]]:
-        """Add inputs one at a time to those that build with all systems, and tell why the others were left alone.
+        """Add inputs one at a time to those that build, and tell why the others were left alone.
 
-        Where none of them can be kept, what is locked has to build; C(None) if that does not either.
+        With C(build_failure) V(skip), systems that do not build as they are locked are no input's fault. Where no input
+        moves, because it is up to date or was left alone, what is locked has to build. C(None) is nothing to adopt.
         """
         names = self._request.inputs or _lock_file.own_inputs(parse_bytes(self._base.content))
+        locked = self._as_locked() if self._request.build_failure == "skip" else None
+        broken = locked.failed_systems.keys() if locked else frozenset()
         found: Attempt | None = None
         rejected: dict[str, str] = {}
         for name in names:
@@ -215,12 +224,21 @@ class _Maker:
                 if self._candidate.lock().content != lock.content:
                     found = self._attempt()
             except Unfit as error:
-                rejected[name] = str(error)
-        if found is None:
-            self._begin_with(self._base)
-            with contextlib.suppress(Unfit):
-                found = self._attempt()
+                if error.partial is not None and error.partial.failed_systems.keys() <= broken:
+                    found = error.partial
+                else:
+                    rejected[name] = str(error)
+        if found is None and len(rejected) < len(names):
+            found = locked or self._as_locked()
         return found, rejected
+
+    def _as_locked(self) -> Attempt | None:
+        """What is locked now, without the systems that do not build where that may be."""
+        self._begin_with(self._base)
+        try:
+            return self._attempt()
+        except Unfit as error:
+            return error.partial if self._request.build_failure == "skip" else None
 
     def _begin_with(self, lock: Lock) -> None:
         self._place.rewind(self._candidate)
@@ -230,8 +248,8 @@ class _Maker:
     def _nothing(error: Unfit, rejected: Mapping[str, str]) -> LabError:
         if not rejected:
             return error
-        locked = "What is locked now does not build either."
-        return LabError(f"{error.what} {locked}", error.remedy, {**error.data, "rejected_inputs": dict(rejected)})
+        alone = "No set of fewer inputs can be adopted either."
+        return LabError(f"{error.what} {alone}", error.remedy, {**error.data, "rejected_inputs": dict(rejected)})
 
     def _refresh(self, inputs: Sequence[str]) -> None:
         with self._timed("update"):
@@ -244,7 +262,9 @@ class _Maker:
         before, after = parse_bytes(self._base.content), parse_bytes(lock.content)
         _lock_file.check_inputs_exist(request.inputs, after)
         changes = _lock_file.diff(before, after)
-        warnings = guards(changes, after, request, time.time())
+        # what came with the commits of others counts as well: it is what is here now that may not get older
+        here = parse_bytes(self._place.lock().content)
+        warnings = guards(here, after, request, time.time())
         if lock.content in self._unfit:
             raise self._unfit[lock.content]
         commit = None
@@ -341,11 +361,10 @@ def refresh(run: Run, candidate: Candidate, request: Request, inputs: Sequence[s
         )
 
 
-def guards(
-    changes: Sequence[_lock_file.InputChange], after: _lock_file.LockFile, request: Request, now: float
-) -> list[str]:
+def guards(before: _lock_file.LockFile, after: _lock_file.LockFile, request: Request, now: float) -> list[str]:
     """Refuse inputs that go back in time, unless that is wanted; warn of others that a person should look at."""
-    back = [] if request.allow_downgrade else _lock_file.downgrades(changes)
+    changes = _lock_file.diff(before, after)
+    back = [] if request.allow_downgrade else _lock_file.downgrades(before, after)
     if back:
         words = [
             f"'{change.path}' from {_lock_file.iso_date(change.before.last_modified)}"

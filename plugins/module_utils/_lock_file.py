@@ -23,6 +23,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils._sources import Sour
 LOCK_VERSION = 7
 # a lock file of a lab has tens of inputs; one that has more than this is a bomb or broken
 _MOST_INPUTS = 10_000
+# from an input to what it follows in the end
+_MOST_STEPS = 100
 _INPUT_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*(?:/[A-Za-z_][A-Za-z0-9_'-]*)*")
 _SECONDS_PER_DAY = 86_400
 _DROPPED_BY_URL = frozenset(
@@ -149,17 +151,16 @@ def diff(before: LockFile, after: LockFile) -> list[InputChange]:
     ]
 
 
-def downgrades(changes: Sequence[InputChange]) -> list[InputChange]:
-    """The changes that go back in time."""
-    return [
-        change
-        for change in changes
-        if change.before is not None
-        and change.after is not None
-        and change.before.last_modified is not None
-        and change.after.last_modified is not None
-        and change.after.last_modified < change.before.last_modified
-    ]
+def downgrades(before: LockFile, after: LockFile) -> list[InputChange]:
+    """The inputs that go back in time, those included that follow another one before or after."""
+    back: list[InputChange] = []
+    for path in sorted(locked_inputs(before).keys() | locked_inputs(after).keys()):
+        old, new = _effective(before, path), _effective(after, path)
+        if old is None or new is None or old.last_modified is None or new.last_modified is None:
+            continue
+        if new.last_modified < old.last_modified:
+            back.append(InputChange(path, old, new))
+    return back
 
 
 def vanished(changes: Sequence[InputChange], after: LockFile) -> list[Vanished]:
@@ -304,6 +305,22 @@ def _walk(lock: LockFile) -> Iterator[tuple[str, str | tuple[str, ...]]]:
             # Nix writes no cycles; a lock file that has one is walked once around
             if isinstance(target, str) and target not in above:
                 stack.append((f"{path}/", target, above | {target}))
+
+
+def _effective(lock: LockFile, path: str) -> Locked | None:
+    """What an input is locked to, whichever inputs it follows; C(None) for one that is not there or follows nothing."""
+    key, steps, left = lock.root, path.split("/"), _MOST_STEPS
+    while steps:
+        # a path that follows itself has no end
+        left -= 1
+        target = lock.nodes[key].inputs.get(steps[0]) if left > 0 else None
+        if target is None or target == ():
+            return None
+        if isinstance(target, str):
+            key, steps = target, steps[1:]
+        else:
+            key, steps = lock.root, [*target, *steps[1:]]
+    return lock.nodes[key].locked
 
 
 def _node(key: str, value: object) -> Node:

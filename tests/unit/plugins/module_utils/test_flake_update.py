@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -487,25 +488,37 @@ def test_an_input_that_cannot_be_fetched_is_left_alone_too(world: World) -> None
     assert "Updating the input 'packages'" in outcome.rejected_inputs["packages"]
 
 
-def test_where_no_input_can_be_updated_what_is_locked_is_built(world: World) -> None:
-    head = three_inputs(world)
-    world.spoilt = {"packages": "b", "services": "c", "tools": "d"}
-    outcome = world.update(fallback="per_input")
-    assert not outcome.changed
-    assert outcome.systems == {"web": store("out", "web")}
-    assert list(outcome.rejected_inputs) == ["packages", "services", "tools"]
-    assert world.head() == head
-
-
-def test_where_what_is_locked_does_not_build_either_the_inputs_are_not_to_blame(world: World) -> None:
+def test_where_every_input_is_bad_it_is_as_without_the_fallback(world: World) -> None:
     head = three_inputs(world)
     old = world.lock.read_text()
-    world.broken = {WEB}
-    with pytest.raises(LabError, match=r"did not evaluate: .*is locked now does not build either\.") as failure:
+    world.spoilt = {"packages": "b", "services": "c", "tools": "d"}
+    words = r"did not evaluate: .*No set of fewer inputs can be adopted either\."
+    with pytest.raises(LabError, match=words) as failure:
         world.update(fallback="per_input")
     assert list(failure.value.data["rejected_inputs"]) == ["packages", "services", "tools"]  # type: ignore[call-overload]
     assert (world.lock.read_text(), world.head()) == (old, head)
+    # the whole, and one more for each input
+    assert len(world.evaluated) == 4
     assert world.clean()
+
+
+def test_a_source_that_is_down_is_no_night_without_news(world: World) -> None:
+    world.update_rc = 1
+    world.update_stderr = "error:\n  … while updating the flake input 'packages'\n\n  error: refused\n"
+    with pytest.raises(LabError, match="Updating the input 'packages'"):
+        world.update(fallback="per_input")
+
+
+def test_inputs_that_are_up_to_date_are_no_reason_to_stop_for_one_that_is_bad(world: World) -> None:
+    head = three_inputs(world)
+    world.new_lock = lock_text("a", services="c", tools="a")
+    world.spoilt = {"services": "c"}
+    outcome = world.update(fallback="per_input")
+    assert not outcome.changed
+    assert outcome.systems == {"web": store("out", "web")}
+    assert list(outcome.rejected_inputs) == ["services"]
+    assert "The input 'services' was left alone: With the new 'services'" in outcome.warnings[0]
+    assert world.head() == head
 
 
 def test_a_host_that_never_builds_is_skipped_with_the_whole_update(world: World) -> None:
@@ -515,6 +528,16 @@ def test_a_host_that_never_builds_is_skipped_with_the_whole_update(world: World)
     outcome = world.update(**more)
     assert world.lock.read_text() == world.new_lock
     assert (list(outcome.systems), list(outcome.failed_systems), outcome.rejected_inputs) == (["web"], ["db"], {})
+
+
+def test_a_host_that_never_builds_does_not_keep_a_bad_input_from_being_found(world: World) -> None:
+    three_inputs(world)
+    world.broken = {DB}
+    world.spoilt = {"services": "c"}
+    outcome = world.update(must_build={"web": WEB, "db": DB}, fallback="per_input", build_failure="skip")
+    assert revisions(world) == {"packages": "b", "services": "a", "tools": "d"}
+    assert (list(outcome.systems), list(outcome.failed_systems)) == (["web"], ["db"])
+    assert list(outcome.rejected_inputs) == ["services"]
 
 
 def test_a_plain_directory_is_updated_input_by_input_too(plain: World) -> None:
@@ -546,9 +569,10 @@ def somebody_pushes(world: World, remote: Path, tmp_path: Path, name: str = "mor
     theirs = tmp_path / "theirs"
     if not theirs.exists():
         subprocess.run(["git", "clone", "--quiet", str(remote), str(theirs)], check=True, env=world._env())
+    (theirs / name).parent.mkdir(exist_ok=True)
     (theirs / name).write_text(text)
     git = ["git", "-C", str(theirs), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "add", "--all", "--force"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", name], check=True)
     subprocess.run([*git, "push", "--quiet"], check=True)
     return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
@@ -626,6 +650,92 @@ def test_uncommitted_work_that_a_fetched_commit_would_overwrite_is_kept(
         world.update(pull=True)
     assert (world.top / "more.nix").read_text() == "mine\n"
     assert world.head() == head
+
+
+def test_ignored_and_hidden_work_that_a_fetched_commit_would_overwrite_is_kept(
+    world: World, remote: Path, tmp_path: Path
+) -> None:
+    (world.top / "config.nix").write_text("old\n")
+    (world.top / ".gitignore").write_text("secret*\n")
+    world.commit("config")
+    world.git("push", "--quiet")
+    head = world.head()
+    (world.top / "secrets").write_text("mine\n")
+    (world.top / "notes").write_text("mine\n")
+    (world.top / "config.nix").write_text("mine\n")
+    world.git("update-index", "--skip-worktree", "config.nix")
+    for name in ("secrets", "notes/x", "config.nix"):
+        somebody_pushes(world, remote, tmp_path, name)
+        with pytest.raises(LabError, match=r"uncommitted changes in secrets|Bringing .* to "):
+            world.update(pull=True)
+        subprocess.run(["git", "-C", str(remote), "update-ref", "refs/heads/main", head], check=True)
+        shutil.rmtree(tmp_path / "theirs")
+        world.git("update-ref", "refs/remotes/origin/main", head)
+    assert [(world.top / name).read_text() for name in ("secrets", "notes", "config.nix")] == ["mine\n"] * 3
+    assert world.head() == head
+
+
+def test_files_that_become_directories_and_back_arrive(world: World, remote: Path, tmp_path: Path) -> None:
+    (world.top / "hosts").write_text("file\n")
+    (world.top / "parts").mkdir()
+    (world.top / "parts/a").write_text("a\n")
+    world.commit("a file and a directory")
+    world.git("push", "--quiet")
+    theirs = tmp_path / "theirs"
+    subprocess.run(["git", "clone", "--quiet", str(remote), str(theirs)], check=True)
+    (theirs / "hosts").unlink()
+    shutil.rmtree(theirs / "parts")
+    (theirs / "parts").write_text("file\n")
+    somebody_pushes(world, remote, tmp_path, "hosts/x")
+    assert world.update(push=True).changed
+    assert (world.top / "hosts/x").read_text() == "new\n"
+    assert (world.top / "parts").read_text() == "file\n"
+    assert world.clean()
+
+
+def test_what_the_owner_has_not_pushed_is_not_published(world: World, remote: Path) -> None:
+    pushed = world.head()
+    (world.top / "draft").write_text("x")
+    world.commit("draft")
+    outcome = world.update(push=True)
+    assert outcome.changed
+    assert "has commits that origin has not" in outcome.warnings[0]
+    assert world.git("ls-remote", "origin", "refs/heads/main").split()[0] == pushed
+
+
+def test_an_older_lock_that_somebody_pushed_is_refused(world: World, remote: Path, tmp_path: Path) -> None:
+    head = world.head()
+    path = str((world.flake / "flake.lock").relative_to(world.top))
+    somebody_pushes(world, remote, tmp_path, path, lock_text("c", modified=1_600_000_000))
+    world.new_lock = lock_text("c", modified=1_600_000_000)
+    for more in (False, True):
+        with pytest.raises(LabError, match="back in time"):
+            world.update(pull=True, update=more)
+    assert world.untouched(head)
+
+
+def test_a_branch_that_the_owner_leaves_during_the_update_is_not_moved(world: World) -> None:
+    head = world.head()
+    world.while_building = lambda: world.git("checkout", "--quiet", "-b", "mine")
+    with pytest.raises(LabError, match="Somebody committed"):
+        world.update()
+    assert world.untouched(head)
+
+
+def test_a_hook_that_fails_after_the_adoption_is_told_and_takes_nothing_back(world: World) -> None:
+    real = world.run
+
+    def run(argv: Sequence[str], **more: Any) -> Completed:
+        done = real(argv, **more)
+        # killed by its time-out in a hook, when the branch had moved
+        return Completed(tuple(argv), 124, "", "", timed_out=True) if "merge" in argv else done
+
+    world.run = run  # type: ignore[method-assign]
+    outcome = world.update()
+    assert outcome.changed
+    assert "is adopted, but git did not end well after that" in outcome.warnings[0]
+    assert world.lock.read_text() == world.new_lock
+    assert world.clean()
 
 
 def test_a_remote_that_is_down_is_named_and_nothing_is_touched(world: World, remote: Path) -> None:
@@ -854,6 +964,8 @@ def test_a_time_out_is_over_when_it_is_over(world: World) -> None:
     head = world.head()
     with pytest.raises(LabError, match="time-out"):
         world.update(timeout=0)
+    with pytest.raises(LabError, match="fetch_timeout is 0"):
+        world.update(fetch_timeout=0)
     assert world.untouched(head)
 
 
@@ -947,19 +1059,40 @@ def test_a_run_that_is_killed_while_it_pulls_and_pushes_is_taken_up_too(tmp_path
     assert steps > 50
 
 
-def test_a_file_that_a_killed_adoption_has_half_written_is_left_to_a_person(
-    world: World, remote: Path, tmp_path: Path
+@pytest.mark.parametrize("left", ["", "ne", "new\n"])
+def test_a_file_that_a_killed_adoption_has_half_written_is_written_anew(
+    world: World, remote: Path, tmp_path: Path, left: str
 ) -> None:
-    theirs = somebody_pushes(world, remote, tmp_path)
-    world.git("fetch", "--quiet")
-    world.git("update-ref", "refs/lab-auto-update/adopting", theirs)
-    (world.top / "more.nix").write_text("ne")
-    with pytest.raises(LabError, match=rf"neither old nor new\. git -C \S+ checkout {theirs[:12]} -- more\.nix"):
-        world.update()
-    world.git("checkout", theirs[:12], "--", "more.nix")
+    theirs = killed_in_the_middle(world, remote, tmp_path)
+    (world.top / "more.nix").write_text(left)
     assert world.update().changed
+    assert (world.top / "more.nix").read_text() == "new\n"
     assert world.git("rev-parse", "HEAD^") == theirs
     assert world.clean()
+
+
+def test_what_somebody_wrote_after_a_kill_is_kept(world: World, remote: Path, tmp_path: Path) -> None:
+    killed_in_the_middle(world, remote, tmp_path)
+    (world.top / "more.nix").write_text("mine\n")
+    with pytest.raises(LabError, match=r"Adopting the new flake\.lock: .*untracked"):
+        world.update()
+    assert (world.top / "more.nix").read_text() == "mine\n"
+
+
+def test_an_owner_who_went_to_another_branch_after_a_kill_keeps_it(world: World, remote: Path, tmp_path: Path) -> None:
+    killed_in_the_middle(world, remote, tmp_path)
+    head = world.head()
+    world.git("checkout", "--quiet", "-b", "mine")
+    world.update(update=False)
+    assert world.head() == head
+
+
+def killed_in_the_middle(world: World, remote: Path, tmp_path: Path) -> str:
+    """A run has died while it adopted a commit of somebody else, without a new flake.lock."""
+    theirs = somebody_pushes(world, remote, tmp_path)
+    world.git("fetch", "--quiet")
+    world.git("update-ref", "refs/lab-auto-update/adopting/heads/main", theirs)
+    return theirs
 
 
 def die_at(world: World, step: int, **settings: Any) -> None:
@@ -998,7 +1131,7 @@ def in_child(function: Callable[[], None]) -> bool:
 
 
 def test_check_mode_does_not_finish_what_a_killed_run_began(world: World) -> None:
-    world.git("update-ref", "refs/lab-auto-update/adopting", "HEAD")
+    world.git("update-ref", "refs/lab-auto-update/adopting/heads/main", "HEAD")
     with pytest.raises(LabError, match="next run without check mode"):
         world.update(check_mode=True)
 

@@ -178,7 +178,22 @@ def test_going_back_in_time_is_noticed_for_every_path() -> None:
     }
     changes = diff(lock(BASE), lock(older))
     assert [change.path for change in changes] == ["dep/packages", "packages"]
-    assert [change.path for change in _lock_file.downgrades(changes)] == ["dep/packages"]
+    assert [change.path for change in _lock_file.downgrades(lock(BASE), lock(older))] == ["dep/packages"]
+
+
+def test_an_input_that_comes_to_follow_an_older_one_goes_back_in_time_too() -> None:
+    nodes = {
+        "root": node(dep="dep", packages="packages"),
+        "dep": node(git("d"), packages="packages_2"),
+        "packages": node(git("a", modified=19_000 * DAY)),
+        "packages_2": node(git("b", modified=20_000 * DAY)),
+    }
+    follows = {**nodes, "dep": node(git("d"), packages=["packages"])}
+    (back,) = _lock_file.downgrades(lock(nodes), lock(follows))
+    assert (back.path, back.after and back.after.rev) == ("dep/packages", git("a")["rev"])
+    assert _lock_file.downgrades(lock(follows), lock(nodes)) == []
+    endless = {**nodes, "dep": node(git("d"), packages=["dep", "packages"])}
+    assert _lock_file.downgrades(lock(nodes), lock(endless)) == []
 
 
 def warned(before: dict[str, Any], after: dict[str, Any], asked: Sequence[str] = ()) -> list[str]:
