@@ -176,11 +176,6 @@ def stale_fetches(stderr: str) -> list[str]:
     return [line.strip() for line in stderr.splitlines() if _STALE.search(line)]
 
 
-def failing_substituters(stderr: str) -> list[str]:
-    """The substituters that Nix gave up, in its order, as URLs, or as what Nix called them."""
-    return list(substituter_failures(stderr))
-
-
 def substituter_failures(stderr: str) -> dict[str, str]:
     """The substituters that Nix gave up, each with the last that Nix said of it.
 

@@ -13,6 +13,7 @@ description:
   - Updates the inputs of a flake in a candidate, builds every system of O(must_build) from the candidate, and only then
     makes the candidate's C(flake.lock) the flake's own.
   - C(flake.lock) has its old bytes after any failure, and the new, built ones after any success.
+  - It is changed when the bytes of C(flake.lock) changed or, with O(pull), the checkout moved.
   - In a git checkout the candidate is a commit in a detached worktree of the committed state, and it is adopted by
     fast-forward, so C(self.rev) is the same in test and in use. Uncommitted changes are never built. A C(flake.lock)
     with uncommitted changes, or a torn one, is refused.
@@ -58,8 +59,9 @@ options:
       - What to do when an update cannot be adopted as a whole, because an input cannot be fetched, or went back in
         time, or a system does not build.
       - V(per_input) adds inputs one at a time, in the order of O(inputs) or of their names, and keeps each one with
-        which all systems build. That takes at most as many more builds as there are inputs. RV(rejected_inputs) names
-        the others. When no input can be kept, it is as with V(none).
+        which all systems build. That takes at most as many more builds as there are inputs, and one of what is locked
+        with O(build_failure=skip), where a system that does not build as it is locked is no input's fault.
+        RV(rejected_inputs) names the others. When every input is rejected, it is as with V(none).
     type: str
     choices: [none, per_input]
     default: none
@@ -86,6 +88,7 @@ options:
       - Whether the commit of a new C(flake.lock) is pushed to the remote branch that the checkout follows. Implies
         O(pull).
       - It is pushed once everything builds, and before it is adopted. What the remote refuses is not adopted.
+      - Where the branch has other commits that the remote has not, nothing is pushed, and a warning says so.
     type: bool
     default: false
   fetch_timeout:

@@ -119,6 +119,8 @@ def test_of_three_inputs_the_bad_one_is_left_alone_and_the_other_two_reach_the_h
     old = out(lab, f"jq -r .nodes.packages.locked.rev {FLAKE}/flake.lock")
     night = fleet.night(lab_fallback="per_input", lab_batch=4)
     assert (night.rc, night.outcomes) == (0, dict.fromkeys(fleet.hosts, "updated"))
+    # what would have shown before, had somebody been contacted
+    assert all("from 198.18.0.2 " in seen for host, seen in state(fleet).items() if host != "builder")
     revisions = f"for node in packages tools third; do jq -r .nodes.$node.locked.rev {FLAKE}/flake.lock; done"
     new = out(lab, "for input in tools third; do git -C /srv/$input rev-parse HEAD; done")
     assert out(lab, revisions) == f"{old}\n{new}"

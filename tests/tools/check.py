@@ -1,4 +1,4 @@
-"""Runs linters and tests side by side, in lanes, and ends with the line `N passed, M failed`.
+"""Runs linters and tests side by side and ends with the line `N passed, M failed`.
 
     python -m tests.tools.check          everything but the long tests
     python -m tests.tools.check lint     the linters alone
@@ -22,6 +22,7 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from tests.lab.lab import Lab
 
@@ -31,7 +32,7 @@ VENV = ROOT / ".venv" / "bin"
 TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
 SCRIPTS = (".ci/run", "nix/boot-guard.sh", "playbooks/files/rollback.sh", *TOOLS)
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
-MINUTES = 30  # the end of any step but a soak
+MINUTES = 40  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -83,8 +84,11 @@ LINT = (
 # In a copy without git, molecule would not find its base by itself.
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
 CORE = pytest("core", "tests/unit", "tests/property")
-MODULES = ("flake_update", "copy", "realise")
-# Each of these boots a lab of its own; the modules' contract tests share one.
+# The modules that speak to Nix have a lab to themselves; those of hosts share another one.
+NIX_TESTS = tuple(f"tests/integration/test_nix_{name}.py" for name in ("flake_update", "copy", "realise"))
+NIX = pytest("nix", *NIX_TESTS)
+NEWER_NIX = pytest("nix-forky", *NIX_TESTS, nix="forky")
+# Each of these boots a lab of its own.
 ROLLBACK = "rollback_playbook"
 SCENARIOS = (
     "lab",
@@ -101,9 +105,7 @@ SCENARIOS = (
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
-CONTRACT = pytest("contract", "tests/integration", *OTHERS)
-# The modules that speak to Nix, with the newer one of the two generations.
-NEWER_NIX = pytest("contract-forky", *(f"tests/integration/test_nix_{name}.py" for name in MODULES), nix="forky")
+HOSTS = pytest("hosts", "tests/integration", *OTHERS, *(f"--ignore={file}" for file in NIX_TESTS))
 
 
 def scenarios(*names: str) -> tuple[Step, ...]:
@@ -118,21 +120,28 @@ def long_scenarios(*names: str) -> tuple[Step, ...]:
     return tuple(soak(name, FILES[name]) for name in names)
 
 
-LANES: dict[str, tuple[tuple[Step, ...], ...]] = {
-    # Tests on the lab mostly wait, so there are more lanes than cores.
+# The longest first, so that all end at about the same time.
+STEPS: dict[str, tuple[Step, ...]] = {
     "all": (
-        (*LINT, *scenarios("lab", "recovery", "inventory")),
-        scenarios("nightly", "two_controllers", "delivery"),
-        (CONTRACT, *scenarios("prepare")),
-        (MOLECULE, CORE, *scenarios("reverts", ROLLBACK, "reboots")),
+        *LINT[:3],
+        *scenarios("nightly"),
+        NIX,
+        HOSTS,
+        *scenarios("recovery", "delivery", "prepare", "reverts", "lab", "reboots"),
+        CORE,
+        *scenarios("two_controllers", "inventory", ROLLBACK),
+        MOLECULE,
+        *LINT[3:],
     ),
-    "lint": (LINT,),
+    "lint": LINT,
     "soak": (
-        long_scenarios("interrupted", "recovery"),
-        (*long_scenarios(ROLLBACK, "two_controllers"), soak("others", "tests", *OTHERS)),
-        (NEWER_NIX, *long_scenarios("reboots", "lab")),
+        *long_scenarios("interrupted", "reboots", ROLLBACK, "two_controllers", "lab", "recovery"),
+        NEWER_NIX,
+        soak("others", "tests", *OTHERS),
     ),
 }
+# Tests on the lab mostly wait, so there are more of them than cores.
+AT_ONCE = {"all": 4, "lint": 1, "soak": 3}
 
 total = Count()
 printing = threading.Lock()  # also guards `total`
@@ -182,9 +191,12 @@ def count(step: Step, rc: int) -> Count:
     return Count(tests - failed - skipped, failed or int(rc != 0), skipped)
 
 
-def lane(steps: tuple[Step, ...]) -> None:
-    for step in steps:
-        if interrupted.is_set():
+def work(steps: SimpleQueue[Step]) -> None:
+    """Take one step after the other, as long as there are any."""
+    while not interrupted.is_set():
+        try:
+            step = steps.get_nowait()
+        except Empty:
             return
         step.report.unlink(missing_ok=True)
         rc, seconds = run(step)
@@ -240,7 +252,10 @@ def main(what: str = "all") -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = abandoned()
     pool = ThreadPoolExecutor()
-    futures = [pool.submit(lane, steps) for steps in LANES[what]]
+    steps: SimpleQueue[Step] = SimpleQueue()
+    for step in STEPS[what]:
+        steps.put(step)
+    futures = [pool.submit(work, steps) for _ in range(AT_ONCE[what])]
     try:
         for future in futures:
             future.result()  # a defect of this runner is raised here

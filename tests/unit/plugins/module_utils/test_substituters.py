@@ -104,7 +104,7 @@ warning: file 'nar/1ygr2dh8qbqiyg92kpzxdfc388a24j7m80xw54jvs58l5hh91r5f.nar.zst'
     ],
 )
 def test_the_substituter_that_failed_is_named_with_its_failure(stderr: str, url: str, words: str) -> None:
-    assert _nix.failing_substituters(stderr) == [url]
+    assert list(_nix.substituter_failures(stderr)) == [url]
     assert words in _nix.substituter_failures(stderr)[url]
 
 
@@ -112,19 +112,19 @@ def test_the_substituter_that_failed_is_named_with_its_failure(stderr: str, url:
 def test_one_that_answered_at_last_has_not_failed(stderr: str) -> None:
     first = stderr.index("retrying in")
     retried = stderr[: stderr.index("\n", first) + 1]
-    assert _nix.failing_substituters(f"{retried}{GONE_2_26}") == ["http://builder:8090"]
+    assert list(_nix.substituter_failures(f"{retried}{GONE_2_26}")) == ["http://builder:8090"]
     # but one that was being tried when the time was over has
-    assert len(_nix.failing_substituters(retried)) == 1
+    assert len(list(_nix.substituter_failures(retried))) == 1
 
 
 def test_several_are_named_once_each_in_their_order() -> None:
     stderr = DOWN_2_34 + HANGS_2_34 + DOWN_2_34
-    assert _nix.failing_substituters(stderr) == ["http://builder:8084", "http://builder:8083"]
+    assert list(_nix.substituter_failures(stderr)) == ["http://builder:8084", "http://builder:8083"]
 
 
 def test_an_input_of_a_flake_is_no_substituter() -> None:
     stderr = "error: unable to download 'https://api.github.com/repos/NixOS/nixpkgs/commits/HEAD': HTTP error 403\n"
-    assert _nix.failing_substituters(stderr) == []
+    assert list(_nix.substituter_failures(stderr)) == []
 
 
 def test_a_substituter_without_a_trusted_signature_has_not_failed_but_is_named() -> None:
@@ -132,7 +132,7 @@ def test_a_substituter_without_a_trusted_signature_has_not_failed_but_is_named()
         "warning: ignoring substitute for '/nix/store/9cppy9h2c8gqwc0h3i11g0hb5jnxmxbb-nixos-system-web' from "
         "'http://builder:8081', as it's not signed by any of the keys in 'trusted-public-keys'\n"
     )
-    assert _nix.failing_substituters(stderr) == []
+    assert list(_nix.substituter_failures(stderr)) == []
     assert _nix.unsigned_substituters(stderr) == ["http://builder:8081"]
     assert "trusted-public-keys" in _nix.remedy(stderr)
 
