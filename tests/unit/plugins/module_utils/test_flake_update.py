@@ -193,9 +193,13 @@ class World:
         return Path(unquote(path)) / (unquote(subdirectory[1]) if subdirectory else "")
 
 
-@pytest.fixture(params=["", "sub dir"])
+@pytest.fixture
 def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
-    return World(tmp_path, request.param)
+    """A flake in a directory of its checkout, the harder case; where a test asks for it, at the top, as on the lab."""
+    return World(tmp_path, getattr(request, "param", "sub dir"))
+
+
+both_places = pytest.mark.parametrize("world", ["", "sub dir"], indirect=True)
 
 
 @pytest.fixture
@@ -206,6 +210,7 @@ def plain(tmp_path: Path) -> World:
 # ---- in git
 
 
+@both_places
 def test_a_new_lock_is_built_as_a_commit_and_adopted_by_fast_forward(world: World) -> None:
     before = world.head()
     inode = os.stat(world.lock).st_ino
@@ -290,6 +295,7 @@ def test_without_commit_the_new_lock_stays_uncommitted_and_the_next_run_says_wha
     assert world.lock.read_text() == world.new_lock
 
 
+@both_places
 def test_uncommitted_edits_are_never_built(world: World) -> None:
     (world.flake / "flake.nix").write_text("{ broken")
 
@@ -578,6 +584,7 @@ def somebody_pushes(world: World, remote: Path, tmp_path: Path, name: str = "mor
     return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
+@both_places
 def test_what_others_pushed_arrives_with_the_new_lock_and_not_before(
     world: World, remote: Path, tmp_path: Path
 ) -> None:
@@ -878,6 +885,7 @@ def test_a_committer_without_a_name_gets_the_remedy(world: World) -> None:
     assert world.untouched(head)
 
 
+@both_places
 @pytest.mark.parametrize("torn", ["", "{", '{"version": 6, "root": "root", "nodes": {"root": {}}}'])
 def test_a_torn_lock_stops_the_run_with_the_remedy(world: World, torn: str) -> None:
     world.lock.write_text(torn)
@@ -901,6 +909,7 @@ def test_a_lock_that_git_does_not_know_is_refused(world: World) -> None:
     assert world.lock.read_text() == lock_text()
 
 
+@both_places
 def test_the_first_lock_of_a_flake_is_committed_too(world: World) -> None:
     world.git("rm", "--quiet", os.path.relpath(world.lock, world.top))
     world.git("commit", "--quiet", "--message", "none yet")
@@ -1059,6 +1068,7 @@ def test_a_run_that_is_killed_while_it_pulls_and_pushes_is_taken_up_too(tmp_path
     assert steps > 50
 
 
+@both_places
 @pytest.mark.parametrize("left", ["", "ne", "new\n"])
 def test_a_file_that_a_killed_adoption_has_half_written_is_written_anew(
     world: World, remote: Path, tmp_path: Path, left: str
