@@ -62,6 +62,8 @@ class World:
         self.derivations = {WEB: "web", DB: "db"}
         self.broken: set[str] = set()
         self.spoilt: dict[str, str] = {}
+        # and which attributes these spoil; all, if none are named
+        self.spoils: set[str] = set()
         self.unbuildable: set[str] = set()
         # Nix 2.26 gives up the others when one derivation is for another platform
         self.foreign: set[str] = set()
@@ -154,6 +156,8 @@ class World:
                 )
             text = (self._directory(flake) / "flake.lock").read_text()
             spoilt = [name for name, rev in self.spoilt.items() if f'"{rev * 40}"' in text]
+            if self.spoils and unquote(attribute) not in self.spoils:
+                spoilt = []
             if unquote(attribute) in self.broken or spoilt:
                 missing = spoilt[0] if spoilt else "x"
                 words_of_nix = f"error:\n  … while calling\n\n  error: attribute '{missing}' missing\n"
@@ -538,11 +542,14 @@ def test_a_host_that_never_builds_is_skipped_with_the_whole_update(world: World)
 
 def test_a_host_that_never_builds_does_not_keep_a_bad_input_from_being_found(world: World) -> None:
     three_inputs(world)
+    nas = WEB.replace("web", "nas")
+    world.derivations[nas] = "nas"
     world.broken = {DB}
-    world.spoilt = {"services": "c"}
-    outcome = world.update(must_build={"web": WEB, "db": DB}, fallback="per_input", build_failure="skip")
+    world.spoilt, world.spoils = {"services": "c"}, {WEB}
+    builds = {"web": WEB, "db": DB, "nas": nas}
+    outcome = world.update(must_build=builds, fallback="per_input", build_failure="skip")
     assert revisions(world) == {"packages": "b", "services": "a", "tools": "d"}
-    assert (list(outcome.systems), list(outcome.failed_systems)) == (["web"], ["db"])
+    assert (list(outcome.systems), list(outcome.failed_systems)) == (["web", "nas"], ["db"])
     assert list(outcome.rejected_inputs) == ["services"]
 
 
