@@ -15,7 +15,8 @@ _LINE = re.compile(r"(?P<name>[^\s:]+): (?P<rest>\S.*)")
 _SIZE = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d+)?) (?P<unit>bytes|B|[KMGTPE]iB)")
 _ABSENT = ("∅", "(absent)")
 _NO_VERSION = ("ε", "(no version)")
-_UNITS = {"bytes": 1, "B": 1} | {f"{letter}iB": 1 << 10 * (power + 1) for power, letter in enumerate("KMGTPE")}
+# how Nix writes sizes
+UNITS = {"bytes": 1, "B": 1} | {f"{letter}iB": 1 << 10 * (power + 1) for power, letter in enumerate("KMGTPE")}
 
 KERNEL = "linux"
 
@@ -148,5 +149,5 @@ def _parse_size(text: str) -> int | None:
     match = _SIZE.fullmatch(text)
     if match is None:
         return None
-    size = round(float(match["number"]) * _UNITS[match["unit"]])
+    size = round(float(match["number"]) * UNITS[match["unit"]])
     return -size if match["sign"] == "-" else size

@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from ansible_collections.homelab.nixos.plugins.module_utils._closures import UNITS
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import is_store_path
 
@@ -19,7 +20,6 @@ _FETCH = re.compile(
 _FETCHES = re.compile(r"^(?:this|these) .*\bfetched\b", re.MULTILINE)
 _BUILDS = re.compile(r"^(?:this|these) .*\bwill be built", re.MULTILINE)
 _UNKNOWN = re.compile(r"don't know how to build (?:this path|these paths)\b.*:")
-_UNITS = {"bytes": 1, "B": 1} | {f"{letter}iB": 1 << 10 * (power + 1) for power, letter in enumerate("KMGTPE")}
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ def _size(whole: str, decimals: str | None, unit: str) -> int:
     """The largest size that is printed so."""
     digits = len(decimals or "")
     half = 0 if unit in ("bytes", "B") else 0.5 / 10**digits
-    return math.ceil((float(f"{whole}.{decimals or 0}") + half) * _UNITS[unit])
+    return math.ceil((float(f"{whole}.{decimals or 0}") + half) * UNITS[unit])
