@@ -15,10 +15,13 @@ description:
 options:
   _input:
     description:
-      - The registered results by step. The steps are V(probe), V(settle), V(gate), V(prepare), V(copy), V(claim),
-        V(look_again), V(gate_again), V(activation), V(verification), V(commit), V(boot_once), V(reboot),
-        V(reboot_verification), V(commit_booted), V(proof), V(rollback), V(rollback_reboot), V(rollback_verification),
+      - The registered results by step. The steps are V(probe), V(settle), V(gate), V(prepare), V(copy),
+        V(admission), V(claim), V(look_again), V(gate_again), V(activation), V(verification), V(members),
+        V(reboot_gate), V(commit), V(boot_once), V(reboot), V(reboot_verification), V(reboot_members),
+        V(commit_booted), V(proof), V(witness), V(rollback), V(rollback_reboot), V(rollback_verification),
         V(rollback_proof), V(release) and V(goodbye).
+      - V(admission) is what P(homelab.nixos.breaker#filter) said of the host, V(witness) has C(blind), whether none of
+        the hosts that were asked instead of it could be reached either.
     type: dict
     required: true
   target:
@@ -40,6 +43,14 @@ options:
     description: Whether a system that failed on this host before is tried again.
     type: bool
     default: false
+  closed:
+    description: Why nobody may touch the host's stage tonight; empty when somebody may.
+    type: str
+    default: ''
+  rebooted_below:
+    description: Whether the machine that the host runs on, as a virtual machine, was rebooted tonight.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -57,7 +68,9 @@ _value:
     - V(outcome), the word; V(reason), a sentence; V(bad), whether the run has failed because of it; V(decided), whether
       there is nothing left to do for this host tonight; V(must_be_put_back), whether the host may run or boot another
       system than the one it came from; V(proven), whether the running system has passed its verification;
-      V(remember), whether it was the system that failed, which is then not tried here again.
+      V(remember), whether it was the system that failed, which is then not tried here again; V(counted), whether the
+      breaker counts it; V(deferral), whether the host asked not to be touched, or not to be rebooted; V(went_away),
+      whether it could not be reached once since its turn began.
   type: dict
 """
 
@@ -74,8 +87,12 @@ def outcome(
     adopt_drift: bool = False,
     dry_run: bool = False,
     retry_failed: bool = False,
+    closed: str = "",
+    rebooted_below: bool = False,
 ) -> dict[str, Any]:
-    told = _outcome.outcome(evidence, target or None, build_failure, adopt_drift, dry_run, retry_failed)
+    told = _outcome.outcome(
+        evidence, target or None, build_failure, adopt_drift, dry_run, retry_failed, closed, rebooted_below
+    )
     return {
         "outcome": told.word,
         "reason": told.reason,
@@ -84,6 +101,9 @@ def outcome(
         "must_be_put_back": _outcome.must_be_put_back(evidence, target or None),
         "proven": told.word == "updated",
         "remember": told.remember,
+        "counted": told.counted,
+        "deferral": told.deferral,
+        "went_away": _outcome.went_away(evidence),
     }
 
 

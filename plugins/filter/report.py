@@ -32,6 +32,33 @@ options:
     description: Whether nothing was changed.
     type: bool
     default: false
+  hosts:
+    description:
+      - The hosts of the night, each with C(name), and C(canary), C(optional), C(stale_after) in days and
+        C(defer_warn_after) in nights where they have them.
+    type: list
+    elements: dict
+    default: []
+  reason:
+    description: Why the inputs were not updated; empty when they were.
+    type: str
+    default: ''
+  stop:
+    description: Why the rollout was stopped, as P(homelab.nixos.stop#filter) has it.
+    type: dict
+    default: {}
+  noted:
+    description: The result of M(homelab.nixos.lab_rollout) with C(state=noted).
+    type: dict
+    default: {}
+  deferrals:
+    description: By host, the result of M(homelab.nixos.lab_claim) with C(state=deferred).
+    type: dict
+    default: {}
+  now:
+    description: Unix time.
+    type: float
+    default: 0
 """
 
 EXAMPLES = r"""
@@ -46,7 +73,7 @@ _value:
   type: dict
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _report
@@ -58,10 +85,17 @@ def report(
     run_id: str = "",
     seconds: float = 0,
     dry_run: bool = False,
+    hosts: Sequence[Mapping[str, Any]] = (),
+    reason: str = "",
+    stop: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
+    deferrals: Mapping[str, Mapping[str, Any]] | None = None,
+    now: float = 0,
 ) -> dict[str, str]:
+    rollout = _report.Rollout(hosts, reason, stop or {}, noted or {}, deferrals or {}, now)
     return {
-        "text": _report.table(nights, prepare or {}, run_id, seconds, dry_run),
-        "failure": _report.verdict(nights, prepare or {}),
+        "text": _report.table(nights, prepare or {}, run_id, seconds, dry_run, rollout),
+        "failure": _report.verdict(nights, prepare or {}, rollout),
     }
 
 

@@ -23,9 +23,9 @@ from typing import Protocol
 from urllib.parse import quote
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _lock_file
-from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Completed, Run
+from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Completed, Run, check
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._nix import flake_url, remedy
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import NIX, flake_url, remedy
 
 LOCK_NAME = "flake.lock"
 # one fixed place of ours inside the git directory: the lock of a run, and its worktree
@@ -128,6 +128,9 @@ class Place(Protocol):
     def adopt(self, lock: Lock, commit: str | None) -> list[str]:
         """Make C(lock), which C(commit) has, the flake's own; return what is worth telling."""
 
+    def revision(self) -> str:
+        """What the flake is now: its commit, or a hash of its files."""
+
 
 def find_place(run: Run, path: str, git: Git, deadline: Deadline) -> Place:
     """The place of the flake in directory C(path), found as Nix finds it: by a C(.git) here or above."""
@@ -142,14 +145,15 @@ def find_place(run: Run, path: str, git: Git, deadline: Deadline) -> Place:
         if above == below:
             if git.pull or git.push:
                 raise LabError(f"{path} is not in a git checkout.", "Set pull and push to false.")
-            return PlainPlace(directory, deadline)
+            return PlainPlace(run, directory, deadline)
     return GitPlace(run, directory, git, deadline)
 
 
 class PlainPlace:
     """A flake outside git: the candidate is a copy, and adoption is one rename."""
 
-    def __init__(self, directory: str, deadline: Deadline) -> None:
+    def __init__(self, run: Run, directory: str, deadline: Deadline) -> None:
+        self._run = run
         self._directory = directory
         self._deadline = deadline
         self._lock_path = os.path.join(directory, LOCK_NAME)
@@ -194,6 +198,10 @@ class PlainPlace:
             raise LabError(f"{self._lock_path} was changed by somebody else during the update.", "Run it again.")
         put_lock(self._lock_path, lock)
         return []
+
+    def revision(self) -> str:
+        hashed = self._run([*NIX, "hash", "path", self._directory], timeout=self._deadline.left())
+        return check(hashed, f"Hashing {self._directory}").stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -364,6 +372,9 @@ class GitPlace:
         finally:
             self._quiet("update-ref", "-d", self._branch)
         return told
+
+    def revision(self) -> str:
+        return self._head()
 
     def _adopting(self) -> str:
         """The ref that says which commit is being adopted on the branch that is checked out."""

@@ -9,7 +9,7 @@ An outcome starts pessimistic and gets better by positive evidence only: what no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED, Ending
@@ -35,17 +35,22 @@ STEPS = (
     "gate",
     "prepare",
     "copy",
+    "admission",
     "claim",
     "look_again",
     "gate_again",
     "activation",
     "verification",
+    "members",
+    "reboot_gate",
     "commit",
     "boot_once",
     "reboot",
     "reboot_verification",
+    "reboot_members",
     "commit_booted",
     "proof",
+    "witness",
     "rollback",
     "rollback_reboot",
     "rollback_verification",
@@ -54,7 +59,10 @@ STEPS = (
     "goodbye",
 )
 # in these the host is changed, so a host that goes away during one of them is lost
-_CHANGING = tuple(step for step in STEPS[STEPS.index("activation") :] if step != "release")
+_NOT_CHANGING = ("members", "reboot_gate", "reboot_members", "witness", "release")
+_CHANGING = tuple(step for step in STEPS[STEPS.index("activation") :] if step not in _NOT_CHANGING)
+# the answers of these are no failures of the host
+_ASKING = ("admission", "reboot_gate", "witness")
 # after these an untouched host may boot something else all the same
 _BOOTING = ("commit", "boot_once")
 
@@ -66,13 +74,16 @@ class Outcome:
     """One outcome word of the night and why.
 
     C(decided): nothing that is still to be done tonight can change it. C(remember): it was the system that failed here,
-    and it is not tried again until it changes.
+    and it is not tried again until it changes. C(counted): it says something about the update, and not only about a
+    controller that saw nobody. C(deferral): the host asked not to be touched, or not to be rebooted.
     """
 
     word: Word
     reason: str = ""
     decided: bool = True
     remember: bool = False
+    counted: bool = True
+    deferral: bool = False
 
     @property
     def bad(self) -> bool:
@@ -86,15 +97,30 @@ def outcome(
     adopt_drift: bool = False,
     dry_run: bool = False,
     retry_failed: bool = False,
+    closed: str = "",
+    rebooted_below: bool = False,
 ) -> Outcome:
     """The outcome of a host for which C(target) is the system wanted, C(None) when none was built.
 
-    C(build_failure) says why there is none for this host, where there are some for others.
+    C(build_failure) says why there is none for this host, where there are some for others. C(closed) says why nobody
+    may touch its stage tonight. C(rebooted_below): the machine that it runs on was rebooted tonight, and it with it.
     """
     made = steps(evidence)
-    early = _before_the_rollout(made, target, build_failure, adopt_drift, retry_failed)
-    # without a target, every way through the steps before the rollout ends in an outcome
-    return early if early is not None else _of_the_rollout(made, str(target), dry_run)
+    told = _before_the_rollout(made, target, build_failure, adopt_drift, retry_failed, closed)
+    if told is None:
+        # without a target, every way through the steps before the rollout ends in an outcome
+        told = _of_the_rollout(made, str(target), dry_run, rebooted_below)
+    if made.get("witness", {}).get("blind"):
+        told = _unseen(told)
+    return replace(told, deferral=True) if told.word == "deferred" else told
+
+
+def went_away(evidence: Mapping[str, Any]) -> bool:
+    """Whether the host could not be reached in one of its steps since its turn began."""
+    made = steps(evidence)
+    if made.get("goodbye", {}).get("failed"):
+        return True
+    return any(_lost(made[step]) for step in STEPS[STEPS.index("claim") :] if step in made)
 
 
 def steps(evidence: Mapping[str, Any]) -> Evidence:
@@ -116,7 +142,7 @@ def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
 
 
 def _before_the_rollout(
-    made: Evidence, target: str | None, build_failure: str, adopt_drift: bool, retry_failed: bool
+    made: Evidence, target: str | None, build_failure: str, adopt_drift: bool, retry_failed: bool, closed: str
 ) -> Outcome | None:
     probe, gate, prepare = made.get("probe", {}), made.get("gate", {}), made.get("prepare", {})
     if not probe or _lost(probe):
@@ -149,6 +175,8 @@ def _before_the_rollout(
             f"This system failed here in run {failed_before['run_id']}: {failed_before['reason']}"
             " It is tried again when it changes, or with lab_retry_failed.",
         )
+    if closed:
+        return Outcome("held", closed)
     copy = made.get("copy", {})
     if copy.get("failed") and copy.get("no_space"):
         return Outcome("deferred", _message(copy))
@@ -157,9 +185,12 @@ def _before_the_rollout(
     return None
 
 
-def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
+def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: bool) -> Outcome:
     claim, look, gate, activation = (made.get(step, {}) for step in ("claim", "look_again", "gate_again", "activation"))
     if not claim:
+        admission = made.get("admission", {})
+        if admission.get("verdict") == "held":
+            return Outcome("held", str(admission["reason"]))
         return Outcome("held", "Its turn did not come.", decided=False)
     if _lost(claim) or _lost(look):
         return Outcome("failed", "It stopped answering before anything was activated.")
@@ -168,7 +199,8 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
     systems = made["probe"]["systems"]
     # what a host booted last is its way back where it runs the target already
     origin = systems.get("booted") if systems["current"] == target else systems["current"]
-    if look.get("systems") != systems or look.get("boot_id") != made["probe"].get("boot_id"):
+    same_boot = rebooted_below or look.get("boot_id") == made["probe"].get("boot_id")
+    if look.get("systems") != systems or not same_boot:
         unseen = _message(look) or "It could not be looked at again."
         return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else unseen)
     if not gate.get("healthy"):
@@ -184,18 +216,28 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool) -> Outcome:
         reasons = made["proof"]["reboot_reasons"]
         if reboot and not reboot.get("rebooted"):
             return Outcome("pending", _message(reboot) or "It was not rebooted.")
-        return Outcome("pending", f"A reboot is due: {', '.join(reasons)}.") if reasons else Outcome("updated")
+        if reasons:
+            kept = made.get("reboot_gate", {})
+            due = f"A reboot is due: {', '.join(reasons)}."
+            return (
+                Outcome("pending", f"{_message(kept)} {due}".strip(), deferral=True)
+                if _refuses(kept)
+                else Outcome("pending", due)
+            )
+        return Outcome("updated")
 
-    why = next((_message(result) for result in made.values() if result.get("failed")), "")
+    failure = _first_failure(made)
+    why = _message(failure)
     if "rollback" in made:
         back = _is_proven(made.get("rollback_proof", {}), origin)
         if back and not made.get("goodbye", {}).get("failed"):
             return _of_the_rollback(made, why)
         # one that was reachable until it was to go back has failed to go back
-        first = next((result for result in made.values() if result.get("failed")), {})
-        word: Word = "lost" if _lost_in_the_end(made) and (back or _lost(first)) else "rollback_failed"
+        word: Word = "lost" if _lost_in_the_end(made) and (back or _lost(failure)) else "rollback_failed"
         return Outcome(word, f"{why} {_message(made['rollback'])}".strip())
     if activation.get("ending") == "reboot_needed" and not any(step in made for step in _BOOTING):
+        if _refuses(made.get("reboot_gate", {})):
+            return Outcome("deferred", f"It can only be updated with a reboot. {_message(made['reboot_gate'])}")
         return Outcome("held", f"{why} It may not be rebooted: see lab_reboot.")
     if _lost_in_the_end(made):
         return Outcome("lost", why)
@@ -221,13 +263,35 @@ def _of_the_rollback(made: Evidence, why: str) -> Outcome:
 
 def _is_to_blame(made: Evidence) -> bool:
     """Whether it was the new system that failed, and not its boot loader, a reboot that was refused, or we."""
-    step = next((step for step, result in made.items() if result.get("failed")), "")
-    result = made.get(step, {})
+    result = _first_failure(made)
+    step = next((step for step, each in made.items() if each is result), "")
     if step == "activation":
         return _lost(result) or result.get("ending") not in (None, Ending.UNKNOWN.value)
     if step == "reboot":
         return _lost(result) or bool(result.get("rebooted"))
-    return step in ("verification", "reboot_verification")
+    return step in ("verification", "members", "reboot_verification", "reboot_members")
+
+
+def _first_failure(made: Evidence) -> Mapping[str, Any]:
+    """The result of the step that went wrong first."""
+    return next((result for step, result in made.items() if result.get("failed") and step not in _ASKING), {})
+
+
+def _refuses(gate: Mapping[str, Any]) -> bool:
+    """Whether a gate was asked and does not say that all is well."""
+    return bool(gate) and not gate.get("healthy")
+
+
+def _unseen(told: Outcome) -> Outcome:
+    """What to say of a host that went away when the controller reached nobody else either."""
+    if told.word == "failed":
+        return Outcome(
+            "held", f"The controller could reach nobody. Nothing was activated. {told.reason}", counted=False
+        )
+    if not told.bad:
+        return told
+    reason = f"Unconfirmed, the controller could reach nobody: {told.reason}"
+    return replace(told, reason=reason, remember=False, counted=False)
 
 
 def _unsettled(settle: Mapping[str, Any]) -> Outcome:
@@ -280,6 +344,9 @@ def _lost(result: Mapping[str, Any]) -> bool:
 
 def _message(result: Mapping[str, Any]) -> str:
     """Why a step failed, in its own words; a look that was well, but not what was hoped for, tells what it saw."""
+    several = [one for one in result.get("results") or () if one.get("failed")]
+    if several:
+        return " ".join(f"{one.get('item')}: {_message(one)}" for one in several)
     words = str(result.get("msg") or "").strip()
     # what Ansible puts where a result failed by failed_when alone
     if words and not words.startswith("Task failed: "):

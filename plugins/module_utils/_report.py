@@ -7,6 +7,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
@@ -31,12 +32,33 @@ _PACKAGES_SHOWN = 12
 # of those that moved together, as all of a desktop does
 _NAMES_SHOWN = 4
 _WIDTH = 110
+_NEVER = 10**9
 _INDENT = "      "
 
 
-def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Rollout:
+    """What the night is told of the rollout as a whole.
+
+    C(hosts) have C(name), C(canary), C(optional), C(stale_after) (days) and C(defer_warn_after) (nights). C(reason)
+    says why the inputs were not updated, C(stop) why the rollout was stopped (C(reason), C(critical)). C(noted) is the
+    result of writing it down, with the time at which each host was seen to be right last as C(current); C(deferrals)
+    are the results of counting.
+    """
+
+    hosts: Sequence[Mapping[str, Any]] = ()
+    reason: str = ""
+    stop: Mapping[str, Any] = field(default_factory=dict)
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    deferrals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    now: float = 0
+
+
+def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any], rollout: Rollout | None = None) -> str:
     """Why the run did not end well, in a sentence; empty when it did. C(nights) maps hosts to their outcomes."""
     complaints = []
+    if rollout is not None and rollout.stop.get("critical") and rollout.noted.get("failed"):
+        complaints.append(f"That the rollout is stopped could not be written down: {rollout.noted.get('msg', '')}")
     if prepare.get("failed"):
         complaints.append(f"Nothing could be prepared: {prepare.get('msg', '')}")
     bad = [f"{host} ({night['outcome']})" for host, night in sorted(nights.items()) if night["outcome"] in BAD]
@@ -52,8 +74,34 @@ def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any])
     return " ".join(complaints)
 
 
+def notes(nights: Mapping[str, Mapping[str, Any]], rollout: Rollout) -> list[str]:
+    """What people should know beside the outcomes, each a sentence or two."""
+    told = [str(text) for text in (rollout.stop.get("reason"), rollout.reason) if text]
+    seen = rollout.noted.get("current") or {}
+    for host in rollout.hosts:
+        name, night = host["name"], nights[host["name"]]
+        if host.get("canary") and night["outcome"] in ("unreachable", "deferred"):
+            told.append(f"The canary {name} did not take part, it was {night['outcome']}.")
+        days = int((rollout.now - seen.get(name, rollout.now)) // 86400)
+        if days >= int(host.get("stale_after") or _NEVER):
+            told.append(f"{name} has not been updated for {days} days, since {iso_date(seen[name])}.")
+        count = (rollout.deferrals.get(name) or {}).get("deferrals") or {}
+        if night.get("deferral") and count.get("nights", 0) >= int(host.get("defer_warn_after") or _NEVER):
+            told.append(
+                f"{name} was left alone in {count['nights']} nights in a row, since {iso_date(count['since'])}."
+            )
+    if rollout.noted.get("failed"):
+        told.append(f"How far the rollout has come could not be written down: {rollout.noted.get('msg', '')}")
+    return told
+
+
 def table(
-    nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any], run_id: str, seconds: float, dry_run: bool
+    nights: Mapping[str, Mapping[str, Any]],
+    prepare: Mapping[str, Any],
+    run_id: str,
+    seconds: float,
+    dry_run: bool,
+    rollout: Rollout | None = None,
 ) -> str:
     """The summary of a night: what became of the inputs, and a row for each host, with its reason below it.
 
@@ -68,6 +116,10 @@ def table(
     lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
     lines += [f"Input {name} was left alone: {why}" for name, why in (prepare.get("rejected_inputs") or {}).items()]
 
+    for text in notes(nights, rollout) if rollout is not None else ():
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False)
+    optional = {host["name"] for host in (rollout.hosts if rollout is not None else ()) if host.get("optional")}
+
     rows = {host: _row(host, night) for host, night in nights.items()}
     widths = [max(map(len, column)) for column in zip(_HEADINGS, *rows.values(), strict=True)]
 
@@ -79,6 +131,9 @@ def table(
     lines += ["", line(_HEADINGS)]
     for host, row in rows.items():
         lines.append(line(row))
+        if host in optional and nights[host]["outcome"] == "unreachable":
+            # nothing is wrong with a laptop that is off
+            continue
         settled = steps(nights[host]["evidence"]).get("settle", {}).get("reason", "")
         # each thing once, in this order
         said = dict.fromkeys((settled, nights[host]["reason"], unbuilt.get(host, ""), _packages(nights[host])))

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _rollout, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
 
@@ -51,6 +51,14 @@ class State:
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.directory = directory
         self._depth = 0
+
+    @classmethod
+    def of_user(cls) -> State:
+        """Root's is the host's; others have one of their own, where the XDG Base Directory Specification has it."""
+        if os.geteuid() == 0:
+            return cls()
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return cls(os.path.join(home, os.path.basename(DIRECTORY)))
 
     def path(self, name: str) -> str:
         """The path of one of the files."""
@@ -138,6 +146,25 @@ class State:
             failed = self.failed_systems()
             if failed.pop(system, None) is not None:
                 self._write_failed(failed)
+
+    def rollout(self, flake: str) -> _rollout.Record:
+        """How far the rollout of the flake in directory C(flake) has come. That it cannot be told is an error."""
+        path = self.path(_rollout.file_name(os.path.realpath(flake)))
+        try:
+            text = _read(path)
+            return _rollout.Record() if text is None else _rollout.parse(text)
+        except (Unreadable, OSError) as error:
+            why = error.what if isinstance(error, Unreadable) else str(error.strerror)
+            raise Unreadable(
+                f"{path} cannot be read, so it is not known whether the rollout of {flake} was stopped: "
+                f"{why.rstrip('.')}.",
+                f"Look at it and remove it on the flake's host (rm {path}); then the rollout goes on.",
+            ) from error
+
+    def write_rollout(self, flake: str, record: _rollout.Record) -> None:
+        """Note how far the rollout of a flake has come."""
+        with self.locked():
+            self._replace(_rollout.file_name(os.path.realpath(flake)), _rollout.dump(record))
 
     def guard_acted(self, run_id: str) -> bool:
         """Whether the boot guard has put this host back because C(run_id) did not confirm its new system."""

@@ -275,3 +275,101 @@ def test_a_host_whose_own_system_does_not_build_has_failed_while_the_others_go_o
     assert _outcome.outcome({**evidence, "gate": ILL}, None, build_failure=why).word == "deferred"
     # where nothing was adopted, nobody's system is there
     assert _outcome.outcome({**evidence, "prepare": {"failed": True}}, None, build_failure=why).word == "held"
+
+
+BLIND = {"blind": True}
+SEEING = {"blind": False}
+KEPT = {"failed": True, "healthy": False, "msg": "ada is logged in."}
+
+
+def test_whom_the_breaker_keeps_from_its_turn_is_held_with_its_reason():
+    told = _outcome.outcome({**READY, "admission": {"verdict": "held", "reason": "Stopped: 1 of 3."}}, NEW)
+    assert (told.word, told.reason, told.decided) == ("held", "Stopped: 1 of 3.", True)
+    for verdict in ("waits", "begins", ""):
+        assert not _outcome.outcome({**READY, "admission": {"verdict": verdict, "reason": ""}}, NEW).decided
+
+
+def test_a_host_of_a_closed_stage_is_held_unless_there_is_nothing_to_do():
+    told = _outcome.outcome(READY, NEW, closed="It soaks.")
+    assert (told.word, told.reason, told.decided) == ("held", "It soaks.", True)
+    assert word({**READY, "probe": look(NEW)}, closed="It soaks.") == "unchanged"
+    assert word({**READY, "gate": ILL}, closed="It soaks.") == "deferred"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        ({**READY, "claim": LOST}, "held"),
+        ({**CLAIMED, "look_again": LOST}, "held"),
+        ({**BEGUN, "activation": LOST}, "lost"),
+        ({**BEGUN, "activation": LOST, "rollback": LOST}, "lost"),
+        (
+            {
+                **BEGUN,
+                "activation": {**LOST, "changed": True},
+                "rollback": {"changed": True},
+                "rollback_verification": WELL,
+            }
+            | {"rollback_proof": look(OLD)},
+            "rolled_back",
+        ),
+        ({**COMMITTED, "proof": look(NEW), "goodbye": {"failed": True}}, "lost"),
+    ],
+)
+def test_what_a_blind_controller_saw_is_unconfirmed_and_says_nothing_of_the_update(evidence, expected):
+    told = _outcome.outcome({**evidence, "witness": BLIND}, NEW)
+    assert (told.word, told.counted, told.remember) == (expected, False, False)
+    assert "could reach nobody" in told.reason
+    seeing = _outcome.outcome({**evidence, "witness": SEEING}, NEW)
+    assert seeing.counted
+    assert "could reach nobody" not in seeing.reason
+
+
+def test_a_host_that_came_through_a_blind_moment_is_called_what_it_is():
+    made = {**COMMITTED, "proof": look(NEW), "witness": BLIND}
+    assert _outcome.outcome(made, NEW) == _outcome.Outcome("updated")
+
+
+def test_a_gate_between_switch_and_reboot_makes_it_pending_and_says_why():
+    told = _outcome.outcome({**ACTIVATED, "reboot_gate": KEPT, "commit": {}, "proof": look(NEW, ("kernel",))}, NEW)
+    assert (told.word, told.deferral) == ("pending", True)
+    assert told.reason == "ada is logged in. A reboot is due: kernel."
+    assert not _outcome.outcome({**COMMITTED, "proof": look(NEW, ("kernel",))}, NEW).deferral
+
+
+def test_a_gate_before_a_switch_that_only_a_reboot_can_make_leaves_the_host_untouched():
+    refused = {"failed": False, "changed": False, "activated": False, "ending": "reboot_needed"}
+    made = {**BEGUN, "activation": refused, "reboot_gate": KEPT}
+    told = _outcome.outcome(made, NEW)
+    assert (told.word, told.deferral) == ("deferred", True)
+    assert "ada is logged in." in told.reason
+    assert not _outcome.must_be_put_back(made, NEW)
+
+
+def test_a_gate_that_kept_a_reboot_is_not_what_is_said_of_a_later_failure():
+    made = {**ACTIVATED, "reboot_gate": KEPT, "commit": {"failed": True, "msg": "The boot loader failed."}}
+    made |= {"rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(OLD)}
+    told = _outcome.outcome(made, NEW)
+    assert (told.word, told.reason, told.remember) == ("rolled_back", "The boot loader failed.", False)
+
+
+def test_a_machine_that_a_host_takes_down_and_that_does_not_come_back_is_that_hosts_failure():
+    members = {"failed": True, "results": [{"item": "vm1", "failed": False}, {"item": "vm2", **LOST}]}
+    made = {**COMMITTED, "reboot": {"rebooted": True}, "reboot_verification": WELL, "reboot_members": members}
+    made |= {"rollback": {"changed": True}, "rollback_verification": WELL, "rollback_proof": look(OLD)}
+    told = _outcome.outcome(made, NEW)
+    assert (told.word, told.reason, told.remember) == ("rolled_back", "vm2: No route to host", True)
+    assert not _outcome.went_away(made)
+
+
+def test_a_host_whose_machine_was_rebooted_below_it_is_the_one_that_was_looked_at():
+    made = {**CLAIMED, "look_again": {**look(OLD), "boot_id": "another"}, "gate_again": WELL}
+    assert word(made) == "deferred"
+    assert word(made, rebooted_below=True) == "failed"  # nothing was activated yet
+
+
+def test_only_what_happens_in_its_turn_makes_a_host_one_that_went_away():
+    assert _outcome.went_away({**READY, "claim": LOST})
+    assert _outcome.went_away({**COMMITTED, "goodbye": {"failed": True, "msg": "timed out"}})
+    assert not _outcome.went_away({"probe": LOST})
+    assert not _outcome.went_away(BROKEN)

@@ -122,3 +122,57 @@ def test_what_could_not_be_updated_or_built_is_said_once():
     assert f"The disk is full.\n      {why}" in text
     # where nothing was adopted, one sentence says it for all
     assert "boom" not in _report.table({"nas": nights["nas"]}, {**prepare, "failed": True}, "x", 1, False)
+
+
+NOW = 1795305600.0
+DAY = 86400
+
+
+def told(night: dict[str, Any], host: dict[str, Any], **rollout: Any) -> list[str]:
+    return _report.notes({"web": night}, _report.Rollout(hosts=[{"name": "web", **host}], now=NOW, **rollout))
+
+
+def test_a_host_is_warned_of_when_it_has_not_been_updated_for_long_enough():
+    off = {"outcome": "unreachable"}
+    seen = {"current": {"web": int(NOW) - 14 * DAY}}
+    assert told(off, {"stale_after": 14}, noted=seen) == ["web has not been updated for 14 days, since 2026-11-08."]
+    assert told(off, {"stale_after": 15}, noted=seen) == []
+    assert told(off, {"stale_after": 14}, noted={"current": {}}) == []
+
+
+def test_a_host_is_warned_of_when_it_was_left_alone_often_enough():
+    night = {"outcome": "deferred", "deferral": True}
+    counted = {"web": {"deferrals": {"nights": 3, "since": int(NOW)}}}
+    words = ["web was left alone in 3 nights in a row, since 2026-11-22."]
+    assert told(night, {"defer_warn_after": 3}, deferrals=counted) == words
+    assert told(night, {"defer_warn_after": 4}, deferrals=counted) == []
+    assert told(night, {"defer_warn_after": 0}, deferrals=counted) == []
+    assert told({"outcome": "updated"}, {"defer_warn_after": 3}, deferrals=counted) == []
+
+
+def test_a_canary_that_took_no_part_is_named():
+    assert told({"outcome": "deferred"}, {"canary": True}) == ["The canary web did not take part, it was deferred."]
+    assert told({"outcome": "updated"}, {"canary": True}) == []
+
+
+def test_why_it_stopped_and_why_the_inputs_stayed_is_said():
+    assert told({"outcome": "held"}, {}, stop={"reason": "Stopped."}, reason="The inputs are left alone.") == [
+        "Stopped.",
+        "The inputs are left alone.",
+    ]
+
+
+def test_a_stop_that_the_next_night_would_not_know_of_fails_the_run():
+    nights = {"web": {**NIGHTS["web"], "outcome": "held"}}
+    lost = _report.Rollout(stop={"reason": "Stopped.", "critical": True}, noted={"failed": True, "msg": "Disk full."})
+    assert "could not be written down: Disk full." in _report.verdict(nights, {}, lost)
+    passing = _report.Rollout(stop={"reason": "Stopped.", "critical": False}, noted=lost.noted)
+    assert _report.verdict(nights, {}, passing) == ""
+
+
+def test_nothing_is_wrong_with_a_laptop_that_is_off():
+    rollout = _report.Rollout(hosts=[{"name": "nas", "optional": True}])
+    text = _report.table(NIGHTS, {}, "a", 1, False, rollout)
+    assert "nas   unreachable" in text
+    assert "No route to host" not in text
+    assert "No route to host" in _report.table(NIGHTS, {}, "a", 1, False, _report.Rollout(hosts=[{"name": "nas"}]))
