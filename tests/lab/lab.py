@@ -308,6 +308,9 @@ class Lab:
             f"    lab_stages: [{', '.join(STAGES)}]",
             "    lab_min_uptime: 0",
             "    lab_reboot_delay: 0",
+            # faults and visitors are what labs are for
+            "    lab_max_bad: 1000",
+            "    lab_defer_for_users: false",
             "  hosts:",
         ]
         for host, data in hosts.items():

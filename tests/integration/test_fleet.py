@@ -1,0 +1,390 @@
+"""Ten guests in three stages, night after night: an order that is safe, and a stop that works.
+
+The scenarios follow each other, as nights do: what one leaves is what the next finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from tests.integration.fleet import Fleet, Host, until
+from tests.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+DEVELOPMENT = ("dev", "host5")
+INFRASTRUCTURE = ("dns", "nas", "web", "host6")
+CRITICAL = ("host7", "host8", "host9", "host10")
+STAGES = {"development": DEVELOPMENT, "infrastructure": INFRASTRUCTURE, "critical": CRITICAL}
+HOSTS = (*DEVELOPMENT, *INFRASTRUCTURE, *CRITICAL)
+# whom each host needs
+NEEDS = {"web": ["dns", "nas"], "host7": ["dns"], "host8": ["web"]}
+# host8 needs the web server, which needs the DNS server
+NEED_DNS = ("web", "host7", "host8")
+OWN: dict[str, dict[str, Any]] = {
+    "dev": {"lab_canary": True},
+    "host10": {"lab_optional": True},
+    **{host: {"lab_depends_on": needs} for host, needs in NEEDS.items()},
+}
+# waits as short as ten busy guests on two cores allow
+QUICK = {
+    "lab_batch": {"infrastructure": 2, "critical": 4},
+    "lab_critical_stages": ["critical"],
+    "lab_max_bad": 1,
+    "lab_never_together": [["dns", "nas"]],
+    "lab_defer_for_users": True,
+    "lab_settle": 6,
+    "lab_activation_timeout": 240,
+    "lab_confirm_timeout": 90,
+    "lab_reboot_timeout": 120,
+    "lab_boot_confirm_timeout": 100,
+}
+
+
+class TenGuests(Fleet):
+    """The fleet with its stages, and what its owner said of single hosts."""
+
+    def begin(self, *arguments: str, **settings: Any) -> Any:
+        return super().begin("-i", str(self.owners), *arguments, **settings)
+
+    @property
+    def owners(self) -> Path:
+        return self.lab.directory / "owners.yml"
+
+    def says(self, **own: dict[str, Any]) -> None:
+        """What the owner says of single hosts, beside what always holds for them."""
+        hosts = {
+            host: {"lab_stage": stage, **OWN.get(host, {}), **own.get(host, {})}
+            for stage in STAGES
+            for host in STAGES[stage]
+        }
+        inventory = {"vars": QUICK, "hosts": hosts}
+        self.owners.write_text(yaml.safe_dump({"all": json.loads(json.dumps(inventory))}))
+
+    def locked(self) -> str:
+        """The lock file and the commit that are on the flake's host."""
+        script = "cd /etc/nixos; sha256sum flake.lock; git rev-parse HEAD"
+        return self.lab.run("builder", ["sh", "-c", script], check=True).stdout
+
+    def targets(self) -> dict[str, str]:
+        """The system that the flake has for each host."""
+        expression = "h: builtins.mapAttrs (_: s: s.config.system.build.toplevel.outPath) h"
+        words = ["nix", "eval", "--json", "/etc/nixos#nixosConfigurations", "--apply", expression]
+        found: dict[str, str] = json.loads(self.lab.run("builder", words, check=True).stdout)
+        return {host: found[host] for host in HOSTS}
+
+    def logins(self, host: str) -> int:
+        """How often somebody has logged in, by the host's own journal."""
+        return self.lab.journal(host, "--identifier=sshd-session", "--identifier=sshd").count("Accepted publickey")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[TenGuests]:
+    with Lab.temporary(10, prefix="fleet") as lab:
+        fleet = TenGuests(lab)
+        fleet.says()
+        yield fleet
+
+
+def untouched(before: dict[str, Host], after: dict[str, Host], hosts: tuple[str, ...]) -> bool:
+    return {host: after[host] for host in hosts} == {host: before[host] for host in hosts}
+
+
+def test_when_the_canary_fails_nothing_else_is_touched(fleet: TenGuests):
+    fleet.lab.move()
+    fleet.faults(dev="unit-fails")
+    before = fleet.looks()
+    night = fleet.night()
+    assert night.rc == 2, night.output
+    assert night.outcomes == {**dict.fromkeys(HOSTS, "held"), "dev": "rolled_back"}
+    assert "dev" in night.reason("web")
+    assert fleet.looks() == before
+    for host in HOSTS[1:]:
+        assert fleet.activations(host, fleet.target(host)) == 0
+    # the plan was printed first, and the canary is alone in it
+    assert re.search(r"\bdev\b.*canary|canary.*\bdev\b", night.output)
+
+
+def test_one_that_fails_stops_the_rollout_before_the_critical_stage(fleet: TenGuests):
+    fleet.faults(nas="unit-fails")
+    before = fleet.looks()
+    logins: dict[str, int] = {}
+
+    run = fleet.begin()
+    until(lambda: fleet.last("nas").get("outcome") == "rolled_back", 400, "nas is back on its old system")
+    logins = {host: fleet.logins(host) for host in CRITICAL}
+    night = run.wait()
+    assert {host: fleet.logins(host) for host in CRITICAL} == logins, "a held host was contacted after the stop"
+    targets, after = fleet.targets(), fleet.looks()
+    assert night.rc == 2, night.output
+    assert {night.outcomes[host] for host in CRITICAL} == {"held"}
+    assert untouched(before, after, CRITICAL)
+    assert {night.outcomes[host] for host in DEVELOPMENT} == {"updated"}
+    assert all(after[host].is_on(targets[host]) for host in DEVELOPMENT)
+    assert night.outcomes["nas"] == "rolled_back"
+    # it goes before those that need it
+    assert night.outcomes["web"] == "held"
+    assert "nas" in night.reason("host9")
+    # at most one more than was allowed had begun
+    assert sum(outcome == "rolled_back" for outcome in night.outcomes.values()) <= 2
+
+
+def test_the_night_after_neither_updates_the_lock_nor_touches_what_was_stopped(fleet: TenGuests):
+    fleet.lab.move()
+    before, locked = fleet.looks(), fleet.locked()
+    night = fleet.night()
+    assert night.rc == 0, night.output
+    assert fleet.locked() == locked
+    assert {night.outcomes[host] for host in CRITICAL} == {"held"}
+    assert "lab_resume=true" in night.reason("host7")
+    assert night.outcomes["nas"] == "held"
+    assert "failed here" in night.reason("nas")
+    assert untouched(before, fleet.looks(), ("nas", *CRITICAL))
+
+
+@contextmanager
+def blind(fleet: TenGuests, seconds: float, begun: str) -> Iterator[None]:
+    """While the host C(begun) is being changed, nobody can be reached for a while."""
+    failures: list[BaseException] = []
+
+    def cut() -> None:
+        try:
+            until(lambda: fleet.step(begun) == "activation", 400, f"{begun} is being activated", 0.02)
+            for host in (*HOSTS, "builder"):
+                fleet.lab.cut(host)
+            time.sleep(seconds)  # the length of the cut is what is tested
+        except BaseException as error:  # told by the test, below
+            failures.append(error)
+        finally:
+            for host in (*HOSTS, "builder"):
+                fleet.lab.mend(host)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    yield
+    cutter.join()
+    assert not failures, failures
+
+
+def test_a_commit_resumes_it_and_half_a_minute_without_network_puts_nobody_back(fleet: TenGuests):
+    # healing nas is a commit of the owner
+    fleet.faults()
+    with blind(fleet, 30, "nas"):
+        night = fleet.night()
+    assert night.rc == 0, night.output
+    assert "rolled_back" not in night.outcomes.values()
+    assert set(night.outcomes.values()) <= {"updated", "unchanged"}
+    targets, after = fleet.targets(), fleet.looks()
+    assert all(after[host].is_on(targets[host]) for host in HOSTS)
+    # hosts that need each other, or may not go together, were never changed at the same time
+    assert fleet.activations("nas", targets["nas"]) == 1
+
+
+def test_the_lock_moves_again_once_nothing_is_stopped_and_a_provider_that_fails_holds_its_dependants_only(
+    fleet: TenGuests,
+):
+    locked = fleet.locked()
+    fleet.faults(dns="unit-fails")
+    before = fleet.looks()
+    night = fleet.night(lab_max_bad=3, lab_critical_stages=[])
+    assert night.rc == 2, night.output
+    assert fleet.locked() != locked
+    expected = {**dict.fromkeys(HOSTS, "updated"), "dns": "rolled_back", **dict.fromkeys(NEED_DNS, "held")}
+    assert night.outcomes == expected
+    for host in NEED_DNS:
+        assert "dns" in night.reason(host)
+    assert untouched(before, fleet.looks(), ("dns", *NEED_DNS))
+
+
+def test_absent_hosts_cost_one_connect_timeout_and_a_laptop_that_is_off_is_no_news(fleet: TenGuests):
+    off = ("host6", "host9", "host10")
+    # nothing to do: dns failed, and those that need it are held
+    usual = fleet.night("--limit", "!dns,!web,!host7,!host8")
+    assert usual.rc == 0, usual.output
+    for host in off:
+        fleet.lab.stop(host)
+    night = fleet.night("--limit", "!dns,!web,!host7,!host8")
+    stale = fleet.night("--limit", "host10,dev", lab_stale_after=0)
+    for host in off:
+        fleet.lab.start(host, wait=True)
+    assert night.rc == 0, night.output
+    assert {host for host, outcome in night.outcomes.items() if outcome == "unreachable"} == set(off)
+    assert "connection" in night.reason("host6").lower()
+    assert night.reason("host10") == ""
+    # one ConnectTimeout of ansible.cfg, and half of the night again for a busy machine
+    assert night.seconds < 1.5 * usual.seconds + 10
+    assert "host10 has not been updated for 0 days" not in stale.output
+
+
+def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_that_would_not_fit(fleet: TenGuests):
+    fleet.faults()
+    fleet.lab.move()
+    # two hours for everybody, of which a host of the last stage may take three
+    fleet.says(**dict.fromkeys(CRITICAL, {"lab_activation_timeout": 5400}))
+    before = fleet.looks()
+    night = fleet.night(lab_deadline=7200)
+    fleet.says()
+    assert night.rc == 0, night.output
+    expected = {**dict.fromkeys(HOSTS, "updated"), **dict.fromkeys(CRITICAL, "held")}
+    assert night.outcomes == expected
+    assert all("out of time" in night.reason(host) for host in CRITICAL)
+    targets, after = fleet.targets(), fleet.looks()
+    assert all(after[host].is_on(targets[host]) for host in (*DEVELOPMENT, *INFRASTRUCTURE))
+    assert untouched(before, after, CRITICAL)
+
+
+class Alerts(BaseHTTPRequestHandler):
+    """What Prometheus says: an alert of host6 fires, and of host9 it knows nothing but an error."""
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query).get("query", [""])[0]
+        if "host9" in query:
+            self.send_error(500)
+            return
+        labels = {"alertname": "DiskWillFillUp", "alertstate": "firing", "instance": "host6:9100"}
+        result = [{"metric": labels, "value": [time.time(), "1"]}] if "host6" in query else []
+        body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def prometheus() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Alerts) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def opened_in(hours: int) -> str:
+    """A window of an hour that opens so many hours from now."""
+    now = datetime.now(UTC)
+    return f"{now + timedelta(hours=hours):%H:%M}-{now + timedelta(hours=hours + 1):%H:%M} UTC"
+
+
+@contextmanager
+def logged_in(fleet: TenGuests, host: str) -> Iterator[None]:
+    """Somebody works on a host."""
+    ssh = ["ssh", "-F", str(fleet.lab.ssh_config), "-tt", "-o", "ControlMaster=no", "-o", "ControlPath=none", host]
+    shell = subprocess.Popen([*ssh, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: "pts/" in fleet.lab.run(host, ["loginctl", "list-sessions"]).stdout, 60, "a session")
+        yield
+    finally:
+        shell.kill()
+        shell.wait()
+
+
+def busy(fleet: TenGuests, host: str, unit: str, *command: str) -> None:
+    """A transient unit that runs until it is stopped."""
+    fleet.lab.run(host, ["systemd-run", "--unit", unit, *command], check=True)
+
+
+GARBAGE = "#!/bin/sh\necho 'c1 seat0 ???'\n"
+HANGS = "#!/bin/sh\nexec sleep 300\n"
+BROKEN = "#!/bin/sh\nexec no-such-program\n"
+
+
+def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothing_is_touched(
+    fleet: TenGuests, prometheus: str
+):
+    lab = fleet.lab
+    alerts = {"lab_alerts_url": prometheus}
+    fleet.says(
+        web={"lab_busy_units": ["backup-*.service"]},
+        host5={"lab_window": opened_in(3)},
+        host6=alerts,
+        host9=alerts,
+        host10={"lab_hold": {"reason": "Its disk is being replaced.", "until": "2999-01-01"}},
+    )
+    busy(fleet, "web", "backup-home", "sleep", "600")
+    busy(fleet, "dns", "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
+    lab.write("nas", "/var/lib/lab-auto-update/hold", "Ada looks for a fault.\n")
+    for host, script in (("host7", GARBAGE), ("host8", HANGS)):
+        lab.run(
+            host,
+            ["sh", "-c", f"printf '{script}' > /run/wrappers/bin/loginctl; chmod +x /run/wrappers/bin/loginctl"],
+            check=True,
+        )
+    before = fleet.looks()
+    with logged_in(fleet, "dev"):
+        night = fleet.night()
+    for host in ("host7", "host8"):
+        lab.run(host, ["rm", "/run/wrappers/bin/loginctl"], check=True)
+    lab.write("nas", "/var/lib/lab-auto-update/hold", None)
+    lab.run("web", ["systemctl", "stop", "backup-home"], check=True)
+    lab.run("dns", ["systemctl", "stop", "migration"], check=True)
+    fleet.says()
+    assert night.rc == 0, night.output
+    assert night.outcomes == dict.fromkeys(HOSTS, "deferred")
+    words = {
+        "dev": "root",
+        "host5": opened_in(3)[:5],
+        "web": "backup-home.service",
+        "dns": "migration",
+        "nas": "Ada looks for a fault.",
+        "host6": "DiskWillFillUp",
+        "host7": "sessions",
+        "host8": "sessions",
+        "host9": "alerts",
+        "host10": "Its disk is being replaced.",
+    }
+    assert {host: word for host, word in words.items() if word not in night.reason(host)} == {}
+    assert fleet.looks() == before
+
+
+def test_between_switch_and_reboot_every_gate_leaves_its_host_pending_and_up(fleet: TenGuests):
+    lab = fleet.lab
+    fleet.says(host7={"lab_busy_units": ["backup-*.service"]})
+    for host in CRITICAL:
+        lab.fault(host, "kernel-changed")
+    before = fleet.looks()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+
+        def close(host: str) -> None:
+            """What comes up while the new system is verified."""
+            until(lambda: fleet.step(host) == "verification", 400, f"{host} is being verified", 0.02)
+            if host == "host7":
+                busy(fleet, host, "backup-home", "sleep", "600")
+            elif host == "host8":
+                busy(fleet, host, "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
+            elif host == "host9":
+                lab.write(host, "/var/lib/lab-auto-update/hold", "Ada looks for a fault.\n")
+            else:
+                stack.enter_context(logged_in(fleet, host))
+
+        closing = [pool.submit(close, host) for host in CRITICAL]
+        night = fleet.night("--limit", "critical")
+        for each in closing:
+            each.result()
+    lab.write("host9", "/var/lib/lab-auto-update/hold", None)
+    fleet.says()
+    assert night.rc == 0, night.output
+    assert night.outcomes == dict.fromkeys(CRITICAL, "pending")
+    words = {"host7": "backup-home.service", "host8": "migration", "host9": "Ada looks for a fault.", "host10": "root"}
+    assert {host: word for host, word in words.items() if word not in night.reason(host)} == {}
+    targets, after = fleet.targets(), fleet.looks()
+    for host in CRITICAL:
+        assert after[host].is_on(targets[host])
+        assert after[host].boot_id == before[host].boot_id
