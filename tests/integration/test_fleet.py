@@ -236,7 +236,7 @@ def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_th
     fleet.faults()
     fleet.lab.move()
     # two hours for everybody, of which a host of the last stage may take three
-    fleet.says(**dict.fromkeys(CRITICAL, {"lab_activation_timeout": 5400}))
+    fleet.says(**{host: {"lab_activation_timeout": 5400} for host in CRITICAL})
     before = fleet.looks()
     night = fleet.night(lab_deadline=7200)
     fleet.says()
