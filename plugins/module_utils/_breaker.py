@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
@@ -61,6 +62,16 @@ class Rollout:
     trouble: Mapping[str, str] = field(default_factory=dict)
     now: float = 0
     ends: float = 0
+
+    @cached_property
+    def places(self) -> Mapping[str, Batch]:
+        return {host: batch for batch in self.plan for host in batch.hosts}
+
+    @cached_property
+    def bad(self) -> Sequence[str]:
+        """The hosts that count, in the order of the plan."""
+        bad = {host for host, ended in self.ended.items() if ended.counts}
+        return [host for host in self.places if host in bad] if bad else []
 
     def why_closed(self, batch: Batch) -> str:
         # what comes last comes after all stages, whichever is its own
@@ -163,16 +174,16 @@ def _is_hit(host: str, batch: Batch, rollout: Rollout) -> bool:
 
 
 def _stopped(rollout: Rollout) -> tuple[str, str] | None:
-    places = {host: batch for batch in rollout.plan for host in batch.hosts}
-    bad = [host for host in places if host in rollout.ended and rollout.ended[host].counts]
+    bad = rollout.bad
+    if not bad:
+        return None
+    places = rollout.places
     for host in bad:
         batch, outcome = places[host], rollout.ended[host].outcome
         if batch.canary:
             return batch.stage, f"the canary {host} ended badly ({outcome})."
         if batch.stage in rollout.critical_stages:
             return batch.stage, f"{host} ended badly ({outcome}), and its stage {batch.stage} is critical."
-    if not bad:
-        return None
     if len(bad) >= rollout.bounds.run.hosts:
         said = f"{_of(len(bad), len(places))} ended badly ({', '.join(bad)}), lab_max_bad is {rollout.bounds.run.said}."
         return places[bad[-1]].stage, said
@@ -187,9 +198,8 @@ def _stopped(rollout: Rollout) -> tuple[str, str] | None:
 
 def _room(batch: Batch, rollout: Rollout) -> int:
     """How many hosts may begin at once."""
-    stages = {host: each.stage for each in rollout.plan for host in each.hosts}
-    bad = [stages[host] for host, ended in rollout.ended.items() if ended.counts and host in stages]
-    left = min(rollout.bounds.run.hosts - len(bad), rollout.bounds.stages[batch.stage].hosts - bad.count(batch.stage))
+    of_stage = sum(rollout.places[host].stage == batch.stage for host in rollout.bad)
+    left = min(rollout.bounds.run.hosts - len(rollout.bad), rollout.bounds.stages[batch.stage].hosts - of_stage)
     return left + 1
 
 
