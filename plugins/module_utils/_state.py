@@ -26,6 +26,8 @@ TRANSACTION = "transaction.json"
 LAST = "last.json"
 FAILED = "failed.json"
 BOOT_GUARD = "boot-guard"
+# a controller's, of the run that is going on there
+RUN = "run.json"
 
 # the newest are kept
 REMEMBERED = 20
@@ -172,6 +174,21 @@ class State:
             return (_read(self.path(BOOT_GUARD)) or "").strip() == run_id
         except OSError:
             return False
+
+    def text(self, name: str) -> str | None:
+        """What a file of this directory says, C(None) when there is none; OSError when that cannot be told."""
+        return _read(self.path(name))
+
+    def put(self, name: str, text: str) -> None:
+        """Give a file of this directory its new contents."""
+        with self.locked():
+            self._replace(name, text)
+
+    def remove(self, name: str) -> None:
+        """A file of this directory is not there any more."""
+        with self.locked(), _telling(self.path(name)):
+            os.unlink(self.path(name))
+            _sync(self.directory)
 
     def _write_failed(self, failed: Mapping[str, FailedSystem]) -> None:
         systems = {system: vars(entry) for system, entry in failed.items()}

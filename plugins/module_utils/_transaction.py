@@ -32,7 +32,7 @@ LONGEST = 86400
 _CONTROLLER = re.compile(r"[!-~]{1,64}")
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # the last second that has a date
-_LAST_TIME = 253402300799
+LAST_TIME = 253402300799
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class ClaimLost(LabError):
 
 def parse(text: str) -> Transaction:
     """Read the file of a transaction; whatever is not exactly such a file is L(Unreadable)."""
-    data = _object(text)
+    data = json_object(text)
     version = data.pop("version", None)
     if version != VERSION or isinstance(version, bool):
         raise Unreadable(f"it has version {_quoted(version)}, and only {VERSION} is known.")
@@ -162,8 +162,8 @@ def parse(text: str) -> Transaction:
         controller_name=_words(data["controller_name"], "controller_name"),
         run_id=checked_run_id(data["run_id"]),
         process=None if data["process"] is None else process(data["process"]),
-        since=_whole(data["since"], "since", _LAST_TIME),
-        deadline=_whole(data["deadline"], "deadline", _LAST_TIME),
+        since=_whole(data["since"], "since", LAST_TIME),
+        deadline=_whole(data["deadline"], "deadline", LAST_TIME),
         step=_step(data["step"]),
         boot_id=_words(data["boot_id"], "boot_id"),
         origin=_system(data["from"], "from"),
@@ -339,7 +339,7 @@ def _deadline(now: float, seconds: float) -> int:
     return math.ceil(now + seconds)
 
 
-def _object(text: str) -> dict[str, object]:
+def json_object(text: str) -> dict[str, object]:
     if not text.strip("\0 \t\r\n"):
         raise Unreadable("it is empty.")
     try:
@@ -376,7 +376,7 @@ def _whole(value: object, what: str, most: int = 2**63) -> int:
 def _seconds(value: object) -> float | None:
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= _LAST_TIME:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= LAST_TIME:
         _wrong("guard_until", value, "a number of seconds")
     return float(value)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _state, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Process
 
@@ -44,6 +44,18 @@ def machine_id() -> str | None:
     return text if re.fullmatch(r"[0-9a-f]{32}", text) else None
 
 
+def state_directory(setting: str = "") -> str:
+    """Where this controller keeps what it has to remember: C(setting) when it is set, else root's or the user's."""
+    if setting:
+        return os.path.expandvars(os.path.expanduser(setting))
+    if os.geteuid() == 0:
+        return _state.DIRECTORY
+    given = os.environ.get("XDG_STATE_HOME", "")
+    # by its specification, a relative one does not count
+    base = given if given.startswith("/") else os.path.expanduser("~/.local/state")
+    return os.path.join(base, os.path.basename(_state.DIRECTORY))
+
+
 def name() -> str:
     """The host name of this machine, for people."""
     return re.sub(r"[^!-~]", "", platform.node())[:64] or "unnamed"
@@ -57,6 +69,30 @@ def process(pid: int) -> Process | None:
     if stat is None or not boot_id or namespace is None:
         return None
     return Process(pid=pid, start=stat[1], boot_id=boot_id, pid_namespace=namespace)
+
+
+def command(pid: int) -> list[str]:
+    """The command line of a process, empty where it cannot be told."""
+    return _read(f"/proc/{pid}/cmdline").rstrip("\0").split("\0")
+
+
+def output(pid: int) -> str:
+    """Where the output of a process can be read, empty where that is nowhere or cannot be told."""
+    try:
+        found = os.stat(f"/proc/{pid}/fd/1")
+        target = os.readlink(f"/proc/{pid}/fd/1")
+    except OSError:
+        return ""
+    # of a unit of systemd, which is in the journal; a shell within it inherits the variable, and has another output
+    if os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}" and "INVOCATION_ID" in os.environ:
+        return f"journalctl _SYSTEMD_INVOCATION_ID={os.environ['INVOCATION_ID']}"
+    return target if target.startswith("/") and target != os.devnull else ""
+
+
+def booted() -> float | None:
+    """When this machine was booted, in Unix time."""
+    found = re.search(r"^btime (\d+)$", _read("/proc/stat"), re.MULTILINE)
+    return float(found[1]) if found else None
 
 
 def is_dead(recorded: Mapping[str, Any] | None, *, same_machine: bool) -> bool:

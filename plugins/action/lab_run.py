@@ -1,0 +1,114 @@
+# Copyright: homelab.nixos maintainers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible import constants as C
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.homelab.nixos.plugins.module_utils import _settings
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _runs
+from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+
+_SPECIFICATION = Path(__file__).parents[2] / "roles/update/meta/argument_specs.yml"
+
+
+class ActionModule(LabAction):
+    """All of it happens here, on the controller: no host is contacted."""
+
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        _spec, args = self.validate_argument_spec(
+            argument_spec={
+                "state": {"type": "str", "choices": ["open", "check", "close"], "default": "open"},
+                "hosts": {
+                    "type": "list",
+                    "elements": "dict",
+                    "options": {
+                        "name": {"type": "str", "required": True},
+                        "managed": {"type": "bool", "default": True},
+                        "settings": {"type": "dict", "required": True},
+                    },
+                },
+                "run_id": {"type": "str"},
+                "lock": {"type": "str", "default": ""},
+            },
+            required_if=[
+                ("state", "open", ("hosts",)),
+                ("state", "check", ("hosts",)),
+                ("state", "close", ("run_id",)),
+            ],
+        )
+        if args["state"] == "close":
+            warnings = _runs.let_go(args["lock"], args["run_id"]) if args["lock"] else []
+            return {"changed": False, "warnings": warnings}
+
+        hosts, warnings = self._check(args["hosts"], task_vars)
+        shared = _settings.one_for_the_night([host for host in hosts if host.managed])
+        began = time.time()
+        result: dict[str, Any] = {
+            "changed": False,
+            "id": "",
+            "began": began,
+            "lock": "",
+            "shared": shared,
+            "seconds": {host.name: _settings.worst_case(host.settings) for host in hosts if host.managed},
+            # a night's settings are a long list, and may have tokens among Nix's options
+            "_ansible_verbose_override": True,
+        }
+        if args["state"] == "open":
+            run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{random.randrange(1 << 16):04x}"
+            mine = _runs.holder(run_id, str(shared["lab_controller"]), began, str(C.DEFAULT_LOG_PATH or ""))
+            taken = _runs.take(str(shared["lab_state_directory"]), mine)
+            result.update({"id": run_id, "lock": taken.lock})
+            warnings += taken.warnings
+        return {**result, "warnings": warnings}
+
+    def _check(self, given: Sequence[Mapping[str, Any]], task_vars: Mapping[str, Any]) -> tuple[list[Host], list[str]]:
+        """The hosts with settings of the right types, and what to warn of; all that is wrong is told at once."""
+        options = self._options()
+        names = [str(each["name"]) for each in given]
+        problems, strangers = _settings.check_names(_names_of_variables(names, task_vars), options)
+        hosts = []
+        for each in given:
+            found = ArgumentSpecValidator(options).validate(dict(each["settings"]))
+            problems += [_wrong_type(str(each["name"]), words) for words in found.error_messages]
+            if not found.error_messages:
+                hosts.append(Host(str(each["name"]), bool(each["managed"]), found.validated_parameters))
+        if len(hosts) == len(given):
+            problems += _settings.check_values(hosts, list(task_vars["hostvars"]))
+        if problems:
+            raise LabError(_settings.sentences(_settings.merged(problems), names))
+        return hosts, [_settings.strangers_sentence(strangers)] if strangers else []
+
+    def _options(self) -> dict[str, dict[str, Any]]:
+        """What the role's specification says of each setting."""
+        data = self._loader.load_from_file(str(_SPECIFICATION))
+        options: dict[str, dict[str, Any]] = {}
+        for name, option in data["argument_specs"]["open"]["options"].items():
+            kept = {key: option[key] for key in ("type", "elements", "choices") if key in option}
+            # a path may be another machine's: nothing of it is expanded here
+            options[str(name)] = {key: "str" if value == "path" else value for key, value in kept.items()}
+        return options
+
+
+def _names_of_variables(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The hosts by the names of their variables; no value is looked at, for some may need what is not there yet."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        for name in task_vars["hostvars"].raw_get(host):
+            found.setdefault(str(name), []).append(host)
+    # those of plays and roles, which are everybody's
+    for name in task_vars:
+        found.setdefault(str(name), list(hosts))
+    return found
+
+
+def _wrong_type(host: str, words: str) -> Problem:
+    return Problem((host,), "", f"{words.rstrip('.')}.", "")
