@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
-from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, patience_of
 
 _MODULE = "homelab.nixos.lab_claim"
 _SECONDS = 600  # the default of the module
@@ -20,6 +20,7 @@ class ActionModule(LabAction):
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         given = dict(self._task.args)
+        patience = patience_of(given)
         if given.keys() & set(_FILLED_IN):
             raise LabError(
                 f"{', '.join(_FILLED_IN)} are filled in on the controller.", "Leave them out; see controller."
@@ -34,7 +35,8 @@ class ActionModule(LabAction):
                 return self.run_module(_MODULE, {**args, "dead_run": held_by["run_id"]}, task_vars)
             return result
 
-        result = ask()
+        # whether the first question arrived, nobody knows: for the same run, once more is no change
+        result = self.patiently(ask, patience)
         if given.get("state") == "settled" and result.get("connection_lost"):
             # what it settles may restart the network, or the host
             seconds = 2 * float(given.get("seconds", _SECONDS))

@@ -7,4 +7,6 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import L
 
 
 class ActionModule(LabAction):
-    """Runs the module of the same name; a lost connection is a result."""
+    """Runs the module of the same name; a lost connection is a result, after as much patience as is asked for."""
+
+    _is_patient = True

@@ -36,8 +36,13 @@ class Wanted:
     timeout: float = 10
 
 
-def examine(run: Run, wanted: Wanted, settle: float = 0) -> list[Check]:
-    """All checks. With C(settle), a host has that many seconds to become healthy, and has to stay so for a while.
+def examine(run: Run, wanted: Wanted, settle: float = 0, also: Callable[[], list[Check]] | None = None) -> list[Check]:
+    """All checks, and those that C(also) makes. What C(settle) is, L(settled) says."""
+    return settled(lambda: _health.graded([*_once(run, wanted), *(also() if also else [])], wanted.levels), settle)
+
+
+def settled(look: Callable[[], list[Check]], settle: float) -> list[Check]:
+    """Look until it is well. It has C(settle) seconds to become so, and has to stay so for a while.
 
     A unit that crashes, starts and crashes again looks well at times.
     """
@@ -45,7 +50,7 @@ def examine(run: Run, wanted: Wanted, settle: float = 0) -> list[Check]:
     hold = min(_HOLD, settle / 2)
     well_since: float | None = None
     while True:
-        checks = _health.graded(_once(run, wanted), wanted.levels)
+        checks = look()
         now = time.monotonic()
         if not _health.healthy(checks):
             well_since = None

@@ -70,6 +70,14 @@ options:
         C(/nix/var/nix/gcroots/lab-auto-update/proven).
     type: bool
     default: false
+  patience:
+    description:
+      - How long, in seconds, the host is asked again, each time over a new connection, when the connection to it was
+        lost or cannot be made.
+      - Nobody knows then whether the first question arrived. Taking, renewing and releasing once more, by the same
+        run, is no change, so asking again is right.
+    type: int
+    default: 0
   controller_name:
     description: The controller's host name, for people. Filled in by the action plugin.
     type: str
@@ -234,7 +242,7 @@ held_by:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _controller_side, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
@@ -257,6 +265,7 @@ def main() -> None:
             "reason": {"type": "str", "default": ""},
             "remember": {"type": "bool", "default": False},
             "proven": {"type": "bool", "default": False},
+            "patience": {"type": "int", "default": 0},
             "controller_name": {"type": "str"},
             "process": {"type": "dict"},
             "dead_run": {"type": "str"},
@@ -266,6 +275,7 @@ def main() -> None:
     )
     params = module.params
     try:
+        _controller_side.refuse("lab_claim", params, ["patience"])
         who = _claim.claimant(params, module.check_mode)
         run, state = door(module), State()
         if params["state"] == "taken":

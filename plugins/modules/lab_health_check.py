@@ -59,8 +59,9 @@ options:
   levels:
     description:
       - The level, V(required) or V(wanted), of checks that shall not have their usual one, by name or by kind.
-      - The kinds are V(disk), V(inodes), V(boot), V(systemd), V(failed_units), V(service), V(uptime), V(memory) and
-        V(clock). A name is a kind, with a colon and what is checked where there are several, as in V(disk:/srv).
+      - The kinds are V(disk), V(inodes), V(boot), V(systemd), V(failed_units), V(service), V(uptime), V(memory),
+        V(clock), V(window), V(hold), V(alerts) and V(check). A name is a kind, with a colon and what is checked where
+        there are several, as in V(disk:/srv).
       - V(clock) is V(wanted), all others are V(required).
     type: dict
     default: {}
@@ -74,8 +75,74 @@ options:
     description: How long each single question may take, in seconds. A question without an answer is a failed check.
     type: int
     default: 10
+  checks:
+    description:
+      - Checks of the owner's own. Each is a dictionary with a C(name), which makes V(check:NAME), and a C(kind).
+      - C(tcp) asks whether C(port) of C(host) takes connections. C(host) is V(localhost) when it is not set, and has
+        to be set where the controller asks.
+      - C(http) asks C(url) for a C(status), V(200) or a list of those that are right. Redirects are not followed, and
+        proxies not used. What it answers may have to match the regular expression C(body), which is searched in it, and
+        to satisfy the JMESPath expression C(json), which has to give something else than V(false), V(null), zero and
+        what is empty. Both are checks of at most 64 KiB; of what is longer nothing can be told. The controller
+        evaluates C(json), and needs the Python library jmespath for it. C(ca_path) is a file with certificates;
+        C(validate_certs), true when it is not set, may be false.
+      - C(command) runs C(argv), a list of words and not a line for a shell, which has to end with the exit code C(rc),
+        V(0) when it is not set. Its environment has nothing but C(PATH), that of NixOS, and C(LC_ALL). It runs as the
+        user of this module, in check mode, too, and may change nothing.
+      - All may have C(from), which is V(host) when it is not set, or V(controller); C(level), V(required) when it is
+        not set, or V(wanted), over which O(levels) wins by V(check:NAME); C(timeout), V(10) when it is not set, in
+        seconds for each attempt; C(retries), V(0) when it is not set, after the first attempt; and C(interval), V(1)
+        when it is not set, in seconds between them.
+      - They are made one after the other.
+    type: list
+    elements: dict
+    default: []
+  window:
+    description:
+      - When the host may be changed, as V(22:00-06:00), V(Mon..Fri 23:00-05:30) or V(Sat,Sun 01:00-09:00
+        Europe/Vienna), or a list of these; at any time when it is empty.
+      - A window belongs to the day on which it opens, and to the controller's time zone unless it names one. A time
+        that the clocks leave out on a day is the first that comes after it, and of an hour that comes twice both are
+        inside.
+      - Asked on the controller, makes V(window).
+    type: raw
+  hold:
+    description:
+      - Whether its owner holds the host. A dictionary of C(reason) and, if you like, C(until), the first day on which
+        it is not held any more, as V(2026-12-24), by the controller's time; or the reason alone.
+      - Asked on the controller, makes V(hold:inventory).
+    type: raw
+  alerts_url:
+    description:
+      - URL of a Prometheus or an Alertmanager that the controller asks for alerts of the host that fire. It may have a
+        user and a password. Not asked when it is empty. Makes V(alerts).
+    type: str
+    default: ""
+  alerts_api:
+    description: What answers at O(alerts_url). An Alertmanager is asked for alerts that are not silenced or inhibited.
+    type: str
+    choices: [prometheus, alertmanager]
+    default: prometheus
+  alerts_labels:
+    description:
+      - Labels of the alerts that are this host's, with regular expressions for their whole values.
+      - When it is not set, C(instance) is the host's name in the inventory, with any port. When it is empty, all alerts
+        are this host's.
+    type: dict
+  ignored_alerts:
+    description: Names of alerts that may fire.
+    type: list
+    elements: str
+    default: []
+  patience:
+    description:
+      - How long, in seconds, the host is asked again, each time over a new connection, when the connection to it was
+        lost or cannot be made.
+    type: int
+    default: 0
 requirements:
   - NixOS with Python 3.11 or newer, systemd 250 or newer
+  - jmespath on the controller, for O(checks) with C(json)
 attributes:
   check_mode:
     support: full
@@ -87,6 +154,9 @@ attributes:
     support: full
     platforms: linux
     description: NixOS.
+  action:
+    support: full
+    description: Answers what is asked on the controller, and evaluates JMESPath.
 seealso:
   - ref: ansible_collections.homelab.nixos.nixos_info_module
     description: Tells which systems the host has.
@@ -104,6 +174,29 @@ EXAMPLES = r"""
     ignored_units: [fwupd-refresh.service]
     levels:
       clock: required
+
+- name: Check that it resolves, that its page is well, and that it may be changed now
+  homelab.nixos.lab_health_check:
+    checks:
+      - name: dns
+        kind: tcp
+        from: controller
+        host: 192.0.2.53
+        port: 53
+      - name: page
+        kind: http
+        url: http://localhost:8080/health
+        json: status == 'ok' && length(workers) > `1`
+        retries: 3
+      - name: zone
+        kind: command
+        argv: [unbound-control, status]
+        level: wanted
+    window: Mon..Fri 23:00-05:30
+    hold:
+      reason: The disks are being replaced
+      until: 2026-12-24
+    alerts_url: http://monitoring:9090
 """
 
 RETURN = r"""
@@ -145,10 +238,26 @@ checks:
       message: The file system of / has 93 % of its space in use, the limit is 90 %.
 """
 
+from collections.abc import Sequence
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nixos.plugins.module_utils import _health, _vitals
-from ansible_collections.homelab.nixos.plugins.module_utils._command import door
+from ansible_collections.homelab.nixos.plugins.module_utils import _controller_side, _health, _user_checks, _vitals
+from ansible_collections.homelab.nixos.plugins.module_utils._command import PATH, Run, door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._health import Check
+from ansible_collections.homelab.nixos.plugins.module_utils._user_checks import UserCheck
+
+_CONTROLLERS = ("window", "hold", "alerts_url", "alerts_labels", "ignored_alerts", "patience")
+
+
+def own_checks(run: Run, checks: Sequence[UserCheck], bodies: dict[str, str]) -> list[Check]:
+    """Make the owner's checks that are made from here; C(bodies) get what the controller judges."""
+    if not checks:
+        return []
+    # it speaks HTTP, and costs time in every run; only hosts with such checks pay for it
+    from ansible_collections.homelab.nixos.plugins.module_utils import _ask_checks
+
+    return _ask_checks.ask_all(run, PATH, checks, bodies)
 
 
 def main() -> None:
@@ -166,13 +275,27 @@ def main() -> None:
             "levels": {"type": "dict", "default": {}},
             "settle": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 10},
+            "checks": {"type": "list", "elements": "dict", "default": []},
+            "window": {"type": "raw"},
+            "hold": {"type": "raw"},
+            "alerts_url": {"type": "str", "default": ""},
+            "alerts_api": {"type": "str", "choices": ["prometheus", "alertmanager"], "default": "prometheus"},
+            "alerts_labels": {"type": "dict"},
+            "ignored_alerts": {"type": "list", "elements": "str", "default": []},
+            "patience": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     params = dict(module.params)
+    bodies: dict[str, str] = {}
     try:
-        params["levels"] = _health.levels(params["levels"])
-        checks = _vitals.examine(door(module), settle=params.pop("settle"), wanted=_vitals.Wanted(**params))
+        _controller_side.refuse("lab_health_check", params, _CONTROLLERS)
+        own = _user_checks.for_the_host(_user_checks.parse(params.pop("checks")))
+        params = {name: value for name, value in params.items() if name not in (*_CONTROLLERS, "alerts_api")}
+        params["levels"] = {**_user_checks.levels(own), **_health.levels(params["levels"])}
+        run, settle = door(module), params.pop("settle")
+        wanted = _vitals.Wanted(**params)
+        checks = _vitals.examine(run, wanted, settle, lambda: own_checks(run, own, bodies))
     except LabError as error:
         module.fail_json(msg=str(error), healthy=False, checks=[], **error.data)
     healthy = _health.healthy(checks)
@@ -181,6 +304,7 @@ def main() -> None:
         failed=not healthy,
         healthy=healthy,
         checks=[check.as_result() for check in checks],
+        **({"bodies": bodies} if bodies else {}),
         msg="Healthy." if healthy else _health.complaint(checks),
     )
 

@@ -22,6 +22,12 @@ options:
       - With it, RV(reboot_reasons) tells what of that system only a reboot brings, and RV(boot_recovery) how the host
         comes back if that system does not boot; without it, it is the running one that is looked at.
     type: path
+  patience:
+    description:
+      - How long, in seconds, the host is asked again, each time over a new connection, when the connection to it was
+        lost or cannot be made.
+    type: int
+    default: 0
 requirements:
   - NixOS with Python 3.11 or newer, Nix 2.26 or newer, systemd 250 or newer
 attributes:
@@ -35,6 +41,9 @@ attributes:
     support: full
     platforms: linux
     description: NixOS.
+  action:
+    support: full
+    description: Makes a lost connection a result, and has O(patience).
 notes:
   - Run it with C(become), C(bootctl) reads the EFI system partition as root only.
 """
@@ -254,15 +263,19 @@ reboot_reasons:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nixos.plugins.module_utils import _info
+from ansible_collections.homelab.nixos.plugins.module_utils import _controller_side, _info
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"target": {"type": "path"}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={"target": {"type": "path"}, "patience": {"type": "int", "default": 0}},
+        supports_check_mode=True,
+    )
     try:
+        _controller_side.refuse("nixos_info", module.params, ["patience"])
         module.exit_json(changed=False, **_info.look(door(module), State(), module.params["target"]))
     except LabError as error:
         module.fail_json(msg=str(error), **error.data)

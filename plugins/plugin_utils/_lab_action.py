@@ -24,6 +24,8 @@ class LabAction(ActionBase):
 
     _supports_check_mode = True
     _supports_async = False
+    # whether the task may have the option patience, where asking again is right whatever became of the first question
+    _is_patient = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -43,7 +45,16 @@ class LabAction(ActionBase):
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """What the plugin does; on its own, run the module that the task names with the task's arguments."""
-        return self.run_module(self._task.action, self._task.args, task_vars)
+        args = dict(self._task.args)
+        patience = patience_of(args) if self._is_patient else 0
+        return self.patiently(lambda: self.run_module(self._task.action, args, task_vars), patience)
+
+    def patiently(self, ask: Callable[[], dict[str, Any]], patience: float) -> dict[str, Any]:
+        """Ask; and when the connection is lost, again over new ones, for that many seconds more."""
+        result = ask()
+        if patience and result.get("connection_lost"):
+            return self.until(ask, lambda each: not each.get("connection_lost"), patience)
+        return result
 
     def run_module(self, name: str, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run one module on the task's host; a lost connection ends as C(failed) and C(connection_lost)."""
@@ -86,6 +97,19 @@ class LabAction(ActionBase):
     def fresh_connection(self) -> None:
         """Throw the persistent connection away, so that the next command has to log in again."""
         self._connection.reset()
+
+
+def patience_of(args: dict[str, Any]) -> int:
+    """Take the option patience, which is not the module's, off the arguments of a task."""
+    given = args.pop("patience", None)
+    try:
+        # as Ansible reads a number
+        patience = 0 if given in (None, "") else int(str(given))
+    except ValueError:
+        patience = -1
+    if patience < 0:
+        raise LabError(f"patience is {given!r}.", "It is a number of seconds, 0 or more.")
+    return patience
 
 
 def check_seconds(args: Mapping[str, Any], options: Sequence[str]) -> None:
