@@ -11,12 +11,19 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.homelab.nixos.plugins.module_utils import _settings
+from ansible_collections.homelab.nixos.plugins.module_utils import _hold, _settings, _user_checks, _windows
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _runs
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks, _runs
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
 
+# Settings with a language of their own, by what takes them apart.
+_LANGUAGES: dict[str, _settings.Parser] = {
+    "lab_window": lambda value: _windows.parse(value, zone),
+    "lab_hold": _hold.parse,
+    "lab_checks": lambda value: _controller_checks.check_expressions(_user_checks.parse(value, "lab_checks")),
+}
 _SPECIFICATION = Path(__file__).parents[2] / "roles/update/meta/argument_specs.yml"
 
 
@@ -58,6 +65,7 @@ class ActionModule(LabAction):
             "began": began,
             "lock": "",
             "shared": shared,
+            "others": _others([str(each["name"]) for each in args["hosts"]], task_vars),
             "seconds": {host.name: _settings.worst_case(host.settings) for host in hosts if host.managed},
             # a night's settings are a long list, and may have tokens among Nix's options
             "_ansible_verbose_override": True,
@@ -82,7 +90,7 @@ class ActionModule(LabAction):
             if not found.error_messages:
                 hosts.append(Host(str(each["name"]), bool(each["managed"]), found.validated_parameters))
         if len(hosts) == len(given):
-            problems += _settings.check_values(hosts, list(task_vars["hostvars"]))
+            problems += _settings.check_values(hosts, list(task_vars["hostvars"]), _LANGUAGES)
         if problems:
             raise LabError(_settings.sentences(_settings.merged(problems), names))
         return hosts, [_settings.strangers_sentence(strangers)] if strangers else []
@@ -108,6 +116,20 @@ def _names_of_variables(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> d
     for name in task_vars:
         found.setdefault(str(name), list(hosts))
     return found
+
+
+def _others(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The hosts that have no part in this night, of which others may still speak, and what they need themselves."""
+    hostvars = task_vars["hostvars"]
+    return [
+        {
+            "name": name,
+            "depends_on": hostvars[name].get("lab_depends_on"),
+            "hypervisor_of": hostvars[name].get("lab_hypervisor_of"),
+        }
+        for name in task_vars["groups"]["all"]
+        if name not in hosts
+    ]
 
 
 def _wrong_type(host: str, words: str) -> Problem:

@@ -57,6 +57,10 @@ options:
     description: What is the matter with hosts that others need, by host.
     type: dict
     default: {}
+  blind:
+    description: Whether the controller can reach nobody just now. Then nobody begins.
+    type: bool
+    default: false
   now:
     description: The time, a Unix time.
     type: float
@@ -104,10 +108,11 @@ def breaker(
     closed_stages: Mapping[str, str] | None = None,
     trouble: Mapping[str, str] | None = None,
     ends: Any = 0,
+    blind: bool = False,
 ) -> dict[str, dict[str, str]]:
     try:
         rollout = _breaker.rollout(
-            plan, ended or {}, stages, max_bad, critical_stages, closed_stages or {}, trouble or {}, now, ends
+            plan, ended or {}, stages, max_bad, critical_stages, closed_stages or {}, trouble or {}, now, ends, blind
         )
         verdicts = _breaker.breaker(hosts, rollout)
     except LabError as error:

@@ -50,7 +50,8 @@ class Ended:
 class Rollout:
     """Where the rollout stands: its plan, all hosts of the night whose outcome is final, and what else is known now.
 
-    C(closed_stages) says why a stage may not begin, C(trouble) what is the matter with a host that others need.
+    C(closed_stages) says why a stage may not begin, C(trouble) what is the matter with a host that others need, and
+    C(blind) whether the controller can reach nobody just now.
     C(now) and C(ends) are Unix times; a night without an end has 0.
     """
 
@@ -62,6 +63,7 @@ class Rollout:
     trouble: Mapping[str, str] = field(default_factory=dict)
     now: float = 0
     ends: float = 0
+    blind: bool = False
 
     @cached_property
     def places(self) -> Mapping[str, Batch]:
@@ -106,6 +108,7 @@ def rollout(
     trouble: Mapping[str, str] | None = None,
     now: object = 0,
     ends: object = 0,
+    blind: bool = False,
 ) -> Rollout:
     """Where a rollout stands, from plain data."""
     batches = [Batch.of(batch) for batch in plan]
@@ -122,6 +125,7 @@ def rollout(
         trouble or {},
         number(now, "The time"),
         number(ends or 0, "The end of the night"),
+        blind,
     )
 
 
@@ -204,6 +208,8 @@ def _room(batch: Batch, rollout: Rollout) -> int:
 
 
 def _why_not(host: str, batch: Batch, rollout: Rollout) -> str:
+    if rollout.blind:
+        return "The controller can reach nobody, neither those that it was changing nor any other."
     closed = rollout.why_closed(batch)
     if closed:
         return closed

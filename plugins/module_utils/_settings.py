@@ -53,9 +53,8 @@ ONE_FOR_THE_NIGHT = (
     "lab_state_directory",
 )
 
-# Settings with a language of their own: what takes such a value apart, from the file that knows it, by setting.
-# Given the value of one host, it raises LabError for one that cannot be meant.
-PARSERS: dict[str, Callable[[object], object]] = {}
+# Takes the value of a setting that has a language of its own apart; raises LabError for one that cannot be meant.
+Parser = Callable[[object], object]
 
 # a name as short as this, without its prefix, has too many neighbours two steps away
 _SHORT = 7
@@ -201,9 +200,12 @@ def _distance(one: str, other: str) -> int:
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
-def check_values(hosts: Sequence[Host], inventory: Collection[str]) -> list[Problem]:
+def check_values(
+    hosts: Sequence[Host], inventory: Collection[str], languages: Mapping[str, Parser] | None = None
+) -> list[Problem]:
     """What is wrong with what is set; C(inventory) are the names of all hosts that there are."""
     problems = [problem for host in hosts for problem in _check_host(host)]
+    problems += [problem for host in hosts for problem in _check_languages(host, languages or {})]
     managed = [host for host in hosts if host.managed]
     if managed:
         problems += _check_night(managed, inventory)
@@ -260,7 +262,7 @@ class _Wrong(NamedTuple):
 
 
 def _check_host(host: Host) -> Iterator[Problem]:
-    for check in (_numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary, _languages):
+    for check in (_numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary):
         for wrong in check(host):
             yield Problem((host.name,), *wrong)
 
@@ -327,13 +329,13 @@ def _canary(host: Host) -> Iterator[_Wrong]:
         )
 
 
-def _languages(host: Host) -> Iterator[_Wrong]:
-    for name, parse in PARSERS.items():
+def _check_languages(host: Host, languages: Mapping[str, Parser]) -> Iterator[Problem]:
+    for name, parse in languages.items():
         try:
             parse(host.settings[name])
         except LabError as error:
             what = error.what if name in error.what else f"{name}: {error.what}"
-            yield _Wrong(name, what, error.remedy)
+            yield Problem((host.name,), name, what, error.remedy)
 
 
 def _check_night(hosts: Sequence[Host], inventory: Collection[str]) -> Iterator[Problem]:
