@@ -19,7 +19,10 @@ Status = Literal["ok", "fail", "unknown"]
 
 # without a synchronised clock a host still works; everything else stands for an outage
 DEFAULT_LEVELS: Mapping[str, Level] = {"clock": "wanted"}
-KINDS = ("disk", "inodes", "boot", "systemd", "failed_units", "service", "uptime", "memory", "clock")
+KINDS = (
+    *("disk", "inodes", "boot", "systemd", "failed_units", "service", "uptime", "memory", "clock"),
+    *("sessions", "inhibitors", "busy", "updater", "hold"),
+)
 
 
 @dataclass(frozen=True)
