@@ -210,7 +210,8 @@ def _logged_in(ask: _Ask, own: str | None) -> list[_gates.Session]:
 def _hold(ask: _Ask, path: str) -> list[Check]:
     # of the name itself: a link that leads nowhere holds, too
     found = ask("stat", "--format=%F", "--", path)
-    if not found.ok and not found.stderr.strip().endswith(_NO_SUCH_FILE):
+    # a host without the program says the same words, with another exit code
+    if not found.ok and not (found.rc == 1 and found.stderr.strip().endswith(_NO_SUCH_FILE)):
         check(found)
     # that the reason cannot be read does not make it a host that is not held
     return _gates.hold(path, found.ok, ask("head", "--bytes=1024", "--", path).stdout if found.ok else "")

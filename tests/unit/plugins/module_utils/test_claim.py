@@ -128,33 +128,38 @@ def test_what_is_proven_again_stays_as_old_as_it_was(run: Programs, state: State
     assert run.asked == []
 
 
+def count(state: State, who: Claimant, reason: str) -> dict[str, Any]:
+    found = _claim.defer(state, who, reason)["deferrals"]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_a_night_in_which_a_host_was_left_alone_counts_once_and_a_good_end_ends_the_row(run: Programs, state: State):
-    first = _claim.defer(state, US, "kim is logged in.")
-    assert (first["changed"], state.deferrals()) == (True, Deferrals(**first["deferrals"]))
-    again = _claim.defer(state, US, "kim is logged in, still.")
-    assert (again["changed"], again["deferrals"]) == (False, first["deferrals"])
+    first = count(state, US, "kim is logged in.")
+    assert state.deferrals() == Deferrals(**first)
+    assert _claim.defer(state, US, "kim is logged in, still.") == {"changed": False, "deferrals": first}
     # it asked not to be touched, and somebody else touches it: both are so
     _claim.take(run, state, THEM)
-    second = _claim.defer(state, replace(US, run_id="run-2"), "A backup runs.")["deferrals"]
-    assert second == {**first["deferrals"], "nights": 2, "reason": "A backup runs.", "run_id": "run-2"}
-    for outcome, nights in (("pending", 2), ("rolled_back", 2), ("updated", None)):
+    second = count(state, replace(US, run_id="run-2"), "A backup runs.")
+    assert second == {**first, "nights": 2, "reason": "A backup runs.", "run_id": "run-2"}
+    for ending, nights in ((Ending("pending"), 2), (Ending("rolled_back"), 2), (Ending("updated"), None)):
         _claim.take(run, state, THEM)
-        _claim.release(run, state, THEM, Ending(outcome))
+        _claim.release(run, state, THEM, ending)
         found = state.deferrals()
         assert (found.nights if found else None) == nights
-    assert _claim.defer(state, US, "kim is logged in.")["deferrals"]["nights"] == 1
+    assert count(state, US, "kim is logged in.")["nights"] == 1
     assert _claim.clear(state, US) == {"changed": True, "deferrals": None}
     assert _claim.clear(state, US) == {"changed": False, "deferrals": None}
     assert state.deferrals() is None
 
 
 def test_a_dry_run_counts_and_clears_nothing(state: State):
-    assert _claim.defer(state, DRY, "kim is logged in.")["deferrals"]["nights"] == 1
+    assert count(state, DRY, "kim is logged in.")["nights"] == 1
     assert not _claim.clear(state, DRY)["changed"]
     assert not os.path.exists(state.directory)
     _claim.defer(state, US, "kim is logged in.")
     assert not _claim.defer(state, DRY, "kim is logged in.")["changed"]
-    assert _claim.defer(state, replace(DRY, run_id="run-2"), "x")["deferrals"]["nights"] == 2
+    assert count(state, replace(DRY, run_id="run-2"), "x")["nights"] == 2
     assert _claim.clear(state, DRY)["changed"]
     found = state.deferrals()
     assert found is not None
