@@ -10,10 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _host, _revert, _roots, _settle, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _host, _revert, _roots, _settle, _state, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Process, Step, Torn, Transaction
@@ -26,7 +25,8 @@ _GOOD = ("updated", "pending")
 _OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("renewed",): ("step", "guard_seconds"),
     ("renewed", "released"): ("proven",),
-    ("released",): ("outcome", "reason", "remember"),
+    ("released",): ("outcome", "remember"),
+    ("released", "deferred"): ("reason",),
 }
 
 
@@ -168,8 +168,28 @@ def release(run: Run, state: State, who: Claimant, ending: Ending) -> dict[str, 
                 prove(run)
             if held.target is not None:
                 _keep(state, held.target, who, ending, now)
+            if ending.outcome == "updated":
+                # a count that stays where it is stops nobody
+                with suppress(LabError):
+                    state.clear_deferrals()
             state.close(ending.outcome, ending.reason, now)
         return {"changed": True, "transaction": None}
+
+
+def defer(state: State, who: Claimant, reason: str) -> dict[str, object]:
+    """Count on the host that it asked not to be touched in this run, whoever holds it."""
+    before = state.deferrals()
+    now = time.time()
+    counted = _state.deferred(before, reason, who.run_id, now) if who.dry_run else state.defer(reason, who.run_id, now)
+    return {"changed": counted != before, "deferrals": dict(vars(counted))}
+
+
+def clear(state: State, who: Claimant) -> dict[str, object]:
+    """Forget that this host asked not to be touched: it was found right."""
+    before = state.deferrals()
+    if before is not None and not who.dry_run:
+        state.clear_deferrals()
+    return {"changed": before is not None, "deferrals": None}
 
 
 def _let_it_stay(run: Run) -> None:
@@ -185,7 +205,7 @@ def prove(run: Run) -> None:
     (current,) = _host.resolve(run, [_host.CURRENT])
     if current is None:
         raise LabError(f"{_host.CURRENT} does not lead to a system.", "Look at the host: this is not a running NixOS.")
-    _roots.set_root(run, PROVEN_ROOT, current)
+    _roots.set_proven(run, current)
 
 
 def _uptime(run: Run) -> float:

@@ -21,8 +21,10 @@ Status = Literal["ok", "fail", "unknown"]
 DEFAULT_LEVELS: Mapping[str, Level] = {"clock": "wanted"}
 KINDS = (
     *("disk", "inodes", "boot", "systemd", "failed_units", "service", "uptime", "memory", "clock"),
+    # whether it wants to be left alone
+    *("sessions", "inhibitors", "busy", "updater", "hold"),
     # what the controller knows of a host, and what the owner wants to know
-    *("window", "hold", "alerts", "check"),
+    *("window", "alerts", "check"),
 )
 
 

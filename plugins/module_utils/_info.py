@@ -32,6 +32,8 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
         space = _boot_once.space(run, aim, boot)
         found = {"target_boot_guard": target_guard, "boot_space": {"needed": space.needed, "free": space.free}}
     passphrase = asks_for_passphrase(run)
+    proven = _host.resolve(run, [PROVEN_ROOT])[0]
+    deferrals = state.deferrals()
     return found | {
         "systems": dict(vars(systems)),
         "drift": drift(systems),
@@ -52,8 +54,16 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
         "transaction": transaction(state),
         "failed_systems": failed_systems(state),
         "last": state.last(),
-        "proven": _host.resolve(run, [PROVEN_ROOT])[0],
+        "deferrals": None if deferrals is None else dict(vars(deferrals)),
+        "proven": proven,
+        "proven_since": proven_since(run) if proven == current else None,
     }
+
+
+def proven_since(run: Run) -> int | None:
+    """When the proven system became that (Unix time): the root itself is as old, and not what it leads to."""
+    done = run(["stat", "--format=%Y", "--", PROVEN_ROOT])
+    return int(done.stdout) if done.ok and done.stdout.strip().isdigit() else None
 
 
 def has_boot_guard(run: Run, system: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run, check
-from ansible_collections.homelab.nixos.plugins.module_utils._nix import GC_ROOTS
+from ansible_collections.homelab.nixos.plugins.module_utils._nix import GC_ROOTS, PROVEN_ROOT
 
 
 def set_root(run: Run, root: str, path: str) -> None:
@@ -18,3 +18,9 @@ def set_root(run: Run, root: str, path: str) -> None:
     new = f"{root}.new.{os.getpid()}"
     check(run(["ln", "-sfn", "--", path, new]), doing=f"Making {root}", remedy=become)
     check(run(["mv", "-T", "--", new, root]), doing=f"Making {root}", remedy=become)
+
+
+def set_proven(run: Run, system: str) -> None:
+    """Make C(system) the one that passed verification last. The age of the root says since when, so it is kept."""
+    if run(["readlink", "--", PROVEN_ROOT]).stdout.strip() != system:
+        set_root(run, PROVEN_ROOT, system)

@@ -124,7 +124,7 @@ def _end(run: Run, found: Transaction, seconds: float) -> tuple[Word, str]:
                 booted, now, new = _host.parts(run, [str(systems.booted), str(systems.current), str(found.target)])
                 word: Word = "pending" if reboot_reasons(booted, now, new) else "updated"
                 if word == "updated":
-                    _roots.set_root(run, PROVEN_ROOT, str(found.target))
+                    _roots.set_proven(run, str(found.target))
                 return word, f"{run_was}, after the verification of its new system; that was finished."
         case "superseded":
             return "failed", f"{run_was}; somebody has activated {name(str(systems.current))} since, which stays."

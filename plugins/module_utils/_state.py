@@ -28,6 +28,7 @@ FAILED = "failed.json"
 BOOT_GUARD = "boot-guard"
 # a controller's, of the run that is going on there
 RUN = "run.json"
+DEFERRALS = "deferrals.json"
 
 # the newest are kept
 REMEMBERED = 20
@@ -45,6 +46,16 @@ class FailedSystem:
     reason: str
     run_id: str
     time: int
+
+
+@dataclass(frozen=True)
+class Deferrals:
+    """In how many nights in a row this host asked not to be touched, since when, and what the last of them was."""
+
+    nights: int
+    since: int
+    reason: str
+    run_id: str
 
 
 class State:
@@ -168,6 +179,30 @@ class State:
         with self.locked():
             self._replace(_rollout.file_name(os.path.realpath(flake)), _rollout.dump(record))
 
+    def deferrals(self) -> Deferrals | None:
+        """The nights in which this host asked not to be touched. A count that cannot be read starts again."""
+        try:
+            text = _read(self.path(DEFERRALS))
+            return None if text is None else _deferrals(text)
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def defer(self, reason: str, run_id: str, now: float) -> Deferrals:
+        """Count the night of C(run_id), once."""
+        with self.locked():
+            before = self.deferrals()
+            counted = deferred(before, reason, run_id, now)
+            if counted != before:
+                self._replace(DEFERRALS, _transaction.lines({"version": _transaction.VERSION, **vars(counted)}))
+            return counted
+
+    def clear_deferrals(self) -> None:
+        """The row of those nights has ended."""
+        path = self.path(DEFERRALS)
+        with self.locked(), _telling(path), suppress(FileNotFoundError):
+            os.unlink(path)
+            _sync(self.directory)
+
     def guard_acted(self, run_id: str) -> bool:
         """Whether the boot guard has put this host back because C(run_id) did not confirm its new system."""
         try:
@@ -257,6 +292,13 @@ class State:
             _sync(self.directory)
 
 
+def deferred(before: Deferrals | None, reason: str, run_id: str, now: float) -> Deferrals:
+    """The count with the night of C(run_id) in it."""
+    if before is None:
+        return Deferrals(1, int(now), reason, run_id)
+    return before if before.run_id == run_id else Deferrals(before.nights + 1, before.since, reason, run_id)
+
+
 def _failed_systems(text: str) -> dict[str, FailedSystem]:
     """Read the file of failed systems; ValueError for anything else."""
     data = json.loads(text)
@@ -270,6 +312,16 @@ def _failed_systems(text: str) -> dict[str, FailedSystem]:
         if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != wanted:
             raise ValueError(f"its entry for {system!a} is not reason, run_id and time")
     return {system: FailedSystem(**entry) for system, entry in systems.items()}
+
+
+def _deferrals(text: str) -> Deferrals:
+    """Read the count of deferrals; ValueError for anything else."""
+    data = json.loads(text)
+    if not isinstance(data, dict) or data.pop("version", None) != _transaction.VERSION:
+        raise ValueError("it is not a count of deferrals of a known version")
+    if {key: type(value) for key, value in data.items()} != {"nights": int, "since": int, "reason": str, "run_id": str}:
+        raise ValueError("it is not nights, since, reason and run_id")
+    return Deferrals(**data)
 
 
 def _read(path: str) -> str | None:

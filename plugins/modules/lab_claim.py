@@ -24,8 +24,11 @@ options:
       - V(settled) brings what a run left that did not end to exactly one outcome, and lets go of the host. One whose
         time is not up is its holder's, and makes this fail as with V(taken).
       - V(released) ends the transaction, which becomes the last one.
+      - V(deferred) counts on the host that it asked not to be touched in this run, once per run. The host need not be
+        this run's, and stays whose it is.
+      - V(cleared) forgets that count, as V(released) does with O(outcome=updated). For a host that was found right.
     type: str
-    choices: [taken, renewed, settled, released]
+    choices: [taken, renewed, settled, released, deferred, cleared]
     default: taken
   run_id:
     description: The run, 1 to 64 letters, digits, dots, dashes and underscores.
@@ -55,7 +58,7 @@ options:
     type: str
     choices: [updated, pending, unchanged, deferred, held, unreachable, failed, rolled_back, rollback_failed, lost]
   reason:
-    description: With O(state=released), a sentence for people that says why.
+    description: With O(state=released) or O(state=deferred), a sentence for people that says why.
     type: str
     default: ""
   remember:
@@ -123,6 +126,19 @@ EXAMPLES = r"""
     guard_seconds: 300
   become: true
 
+- name: Note that it did not want to be touched
+  homelab.nixos.lab_claim:
+    state: deferred
+    run_id: 20261122T020000Z-7f3a
+    reason: kim (pts/0, from 192.0.2.7) is logged in.
+  become: true
+  register: asked
+
+- name: Warn when that happens every night
+  ansible.builtin.debug:
+    msg: "Left alone for {{ asked.deferrals.nights }} nights."
+  when: asked.deferrals.nights >= 3
+
 - name: Let go of the host
   homelab.nixos.lab_claim:
     state: released
@@ -136,7 +152,7 @@ EXAMPLES = r"""
 RETURN = r"""
 transaction:
   description: The transaction as it is now, V(null) when the host is nobody's.
-  returned: success
+  returned: success, but for O(state=deferred) and O(state=cleared)
   type: dict
   contains:
     version:
@@ -219,6 +235,28 @@ left_by:
   description: With O(state=settled), the transaction that was left, as in RV(transaction), or V(null).
   returned: with O(state=settled)
   type: dict
+deferrals:
+  description: The nights in a row in which the host asked not to be touched, V(null) when there are none.
+  returned: with O(state=deferred) or O(state=cleared)
+  type: dict
+  contains:
+    nights:
+      description: How many they are; a run counts once.
+      type: int
+    since:
+      description: When the first of them was counted, in seconds since 1970 by the clock of the host.
+      type: int
+    reason:
+      description: Why the host was not touched in the last of them.
+      type: str
+    run_id:
+      description: The last of them.
+      type: str
+  sample:
+    nights: 2
+    reason: kim (pts/0, from 192.0.2.7) is logged in.
+    run_id: 20261122T020000Z-7f3a
+    since: 1795226700
 held_by:
   description: The transaction of the run that holds the host, as in RV(transaction).
   returned: when another run holds it
@@ -253,7 +291,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["taken", "renewed", "settled", "released"],
+                "choices": ["taken", "renewed", "settled", "released", "deferred", "cleared"],
                 "default": "taken",
             },
             "run_id": {"type": "str", "required": True},
@@ -270,7 +308,7 @@ def main() -> None:
             "process": {"type": "dict"},
             "dead_run": {"type": "str"},
         },
-        required_if=[("state", "released", ("outcome",))],
+        required_if=[("state", "released", ("outcome",)), ("state", "deferred", ("reason",))],
         supports_check_mode=True,
     )
     params = module.params
@@ -284,6 +322,10 @@ def main() -> None:
             result = _claim.renew(run, state, who, params["step"], params["guard_seconds"], params["proven"])
         elif params["state"] == "settled":
             result = _claim.settle(run, state, who)
+        elif params["state"] == "deferred":
+            result = _claim.defer(state, who, params["reason"])
+        elif params["state"] == "cleared":
+            result = _claim.clear(state, who)
         else:
             ending = _claim.Ending(params["outcome"], params["reason"], params["remember"], params["proven"])
             result = _claim.release(run, state, who, ending)

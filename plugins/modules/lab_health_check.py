@@ -11,6 +11,8 @@ version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
   - Checks space and inodes, space for kernels, systemd and its units, required services, uptime, memory and the clock.
+  - As a gate before an update, also asks whether somebody is logged in, a program blocks the shutdown, a unit is at
+    work that shall not be disturbed, something else updates the host, or a file holds it.
   - Fails when a required check is not V(ok). What cannot be told counts as not V(ok).
   - Every check has an end, see O(timeout).
   - Reads only.
@@ -56,12 +58,61 @@ options:
     type: list
     elements: str
     default: []
+  defer_for_users:
+    description:
+      - Whether it is a failed check that somebody is logged in. For a gate before an update only.
+      - The session in which the module itself runs does not count, nor do other connections of the same user from the
+        same address in which nothing runs but the ssh server. A session whose user has logged out does not count,
+        whatever was left running in it.
+      - Users who only copy files or run commands over ssh are logged in, too, see O(ignored_users).
+    type: bool
+    default: false
+  user_idle:
+    description:
+      - After how many idle minutes somebody who is logged in does not count any more; V(0) means never.
+      - Somebody is idle as long as nothing is typed on their terminals, or as their desktop says. Of a session without
+        either, as of one that copies files, it is not known, so it counts.
+    type: int
+    default: 30
+  ignored_users:
+    description: Users who may be logged in.
+    type: list
+    elements: str
+    default: []
+  defer_for_inhibitors:
+    description:
+      - Whether it is a failed check that a program blocks the shutdown, see C(systemd-inhibit --list). One that only
+        delays it does not count. For a gate before an update only.
+    type: bool
+    default: false
+  busy_units:
+    description:
+      - Units, or patterns for units, of which none may be at work, whether it is starting, running, reloading or
+        stopping. For a gate before an update only.
+      - A name or a pattern without a type is one of services, so V(restic-*) is not about timers. A unit that is not
+        loaded is not at work.
+    type: list
+    elements: str
+    default: []
+  other_updaters:
+    description:
+      - Units, or patterns for units, that update the host as well. It is a failed check that one of them is active or
+        starting; a timer is active while it waits. For a gate before an update only.
+      - A name or a pattern without a type is one of services.
+    type: list
+    elements: str
+    default: []
+  hold_file:
+    description:
+      - A file of which it is a failed check that it exists; its first line is the reason. For a gate before an update
+        only.
+    type: path
   levels:
     description:
       - The level, V(required) or V(wanted), of checks that shall not have their usual one, by name or by kind.
       - The kinds are V(disk), V(inodes), V(boot), V(systemd), V(failed_units), V(service), V(uptime), V(memory),
-        V(clock), V(window), V(hold), V(alerts) and V(check). A name is a kind, with a colon and what is checked where
-        there are several, as in V(disk:/srv).
+        V(clock), V(sessions), V(inhibitors), V(busy), V(updater), V(hold), V(window), V(alerts) and V(check). A name is
+        a kind, with a colon and what is checked where there are several, as in V(disk:/srv).
       - V(clock) is V(wanted), all others are V(required).
     type: dict
     default: {}
@@ -166,6 +217,16 @@ EXAMPLES = r"""
 - name: Check all hosts by hand
   # ansible all -m homelab.nixos.lab_health_check
   homelab.nixos.lab_health_check:
+
+- name: Ask whether it may be changed now
+  homelab.nixos.lab_health_check:
+    min_uptime: 30
+    defer_for_users: true
+    ignored_users: [backup]
+    defer_for_inhibitors: true
+    busy_units: [restic-backups-*]
+    other_updaters: [nixos-upgrade.timer]
+    hold_file: /var/lib/lab-auto-update/hold
 
 - name: Check a name server
   homelab.nixos.lab_health_check:
@@ -272,6 +333,13 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "default": []},
             "ignored_units": {"type": "list", "elements": "str", "default": []},
             "baseline_units": {"type": "list", "elements": "str", "default": []},
+            "defer_for_users": {"type": "bool", "default": False},
+            "user_idle": {"type": "int", "default": 30},
+            "ignored_users": {"type": "list", "elements": "str", "default": []},
+            "defer_for_inhibitors": {"type": "bool", "default": False},
+            "busy_units": {"type": "list", "elements": "str", "default": []},
+            "other_updaters": {"type": "list", "elements": "str", "default": []},
+            "hold_file": {"type": "path"},
             "levels": {"type": "dict", "default": {}},
             "settle": {"type": "int", "default": 0},
             "timeout": {"type": "int", "default": 10},

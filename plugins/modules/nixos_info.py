@@ -222,6 +222,33 @@ proven:
   returned: success
   type: str
   sample: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
+proven_since:
+  description:
+    - When RV(proven) became that, in seconds since 1970; V(null) unless it is the system that runs.
+    - To be proven again does not change it.
+  returned: success
+  type: int
+  sample: 1795375260
+deferrals:
+  description:
+    - The nights in a row in which the host asked not to be touched, see O(homelab.nixos.lab_claim#module:state).
+    - V(null) when there are none, or their count cannot be read.
+  returned: success
+  type: dict
+  contains:
+    nights:
+      description: How many they are; a run counts once.
+      type: int
+    since:
+      description: When the first of them was counted, in seconds since 1970 by the clock of the host.
+      type: int
+    reason:
+      description: Why the host was not touched in the last of them.
+      type: str
+    run_id:
+      description: The last of them.
+      type: str
+  sample: null
 generations:
   description: The generations of the system profile, newest first.
   returned: success

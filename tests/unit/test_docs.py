@@ -78,7 +78,10 @@ def test_every_unit_it_names_is_one_and_none_is_missing():
     [
         (
             f"| in `{_state.DIRECTORY}/` | |",
-            {_state.TRANSACTION, _state.LAST, _state.FAILED, _state.BOOT_GUARD, "rollback.log"},
+            {
+                *(_state.TRANSACTION, _state.LAST, _state.FAILED, _state.DEFERRALS, _state.BOOT_GUARD, "rollback.log"),
+                DEFAULTS["lab_hold_file"].removeprefix(f"{_state.DIRECTORY}/"),
+            },
         ),
         (
             f"| GC root in `{_nix.GC_ROOTS}/` | |",

@@ -14,7 +14,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._claim import Claima
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT
-from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._state import Deferrals, State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import (
     ClaimLost,
     Held,
@@ -36,6 +36,7 @@ DRY = replace(US, dry_run=True)
 class Programs:
     """A host that runs C(NEW) in boot C(boot-1), and what was asked of it beside reading that."""
 
+    proven: str = OLD
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
     def __call__(
@@ -49,7 +50,7 @@ class Programs:
     ) -> Completed:
         known = {_host.BOOT_ID: "boot-1", "/proc/uptime": "12.5 40"}
         read = "".join(f"{path}:{text}\n" for path, text in known.items() if path in argv)
-        answer = {"grep": read, "realpath": f"{NEW}\n"}.get(argv[0])
+        answer = {"grep": read, "realpath": f"{NEW}\n", "readlink": f"{self.proven}\n"}.get(argv[0])
         if answer is None:
             self.asked.append(tuple(argv))
         return Completed(tuple(argv), 0, answer or "", "")
@@ -117,6 +118,59 @@ def test_a_renewal_writes_the_step_and_proves_what_runs(run: Programs, state: St
     assert [argv[0] for argv in run.asked] == ["mkdir", "ln", "mv"]
     assert run.asked[1][-2] == NEW
     assert run.asked[2][-1] == PROVEN_ROOT
+
+
+def test_what_is_proven_again_stays_as_old_as_it_was(run: Programs, state: State):
+    run.proven = NEW
+    _claim.take(run, state, US)
+    _claim.renew(run, state, US, proven=True)
+    _claim.release(run, state, US, Ending("unchanged", proven=True))
+    assert run.asked == []
+
+
+def count(state: State, who: Claimant, reason: str) -> dict[str, Any]:
+    found = _claim.defer(state, who, reason)["deferrals"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_night_in_which_a_host_was_left_alone_counts_once_and_a_good_end_ends_the_row(run: Programs, state: State):
+    first = count(state, US, "kim is logged in.")
+    assert state.deferrals() == Deferrals(**first)
+    assert _claim.defer(state, US, "kim is logged in, still.") == {"changed": False, "deferrals": first}
+    # it asked not to be touched, and somebody else touches it: both are so
+    _claim.take(run, state, THEM)
+    second = count(state, replace(US, run_id="run-2"), "A backup runs.")
+    assert second == {**first, "nights": 2, "reason": "A backup runs.", "run_id": "run-2"}
+    for ending, nights in ((Ending("pending"), 2), (Ending("rolled_back"), 2), (Ending("updated"), None)):
+        _claim.take(run, state, THEM)
+        _claim.release(run, state, THEM, ending)
+        found = state.deferrals()
+        assert (found.nights if found else None) == nights
+    assert count(state, US, "kim is logged in.")["nights"] == 1
+    assert _claim.clear(state, US) == {"changed": True, "deferrals": None}
+    assert _claim.clear(state, US) == {"changed": False, "deferrals": None}
+    assert state.deferrals() is None
+
+
+def test_a_dry_run_counts_and_clears_nothing(state: State):
+    assert count(state, DRY, "kim is logged in.")["nights"] == 1
+    assert not _claim.clear(state, DRY)["changed"]
+    assert not os.path.exists(state.directory)
+    _claim.defer(state, US, "kim is logged in.")
+    assert not _claim.defer(state, DRY, "kim is logged in.")["changed"]
+    assert count(state, replace(DRY, run_id="run-2"), "x")["nights"] == 2
+    assert _claim.clear(state, DRY)["changed"]
+    found = state.deferrals()
+    assert found is not None
+    assert found.nights == 1
+
+
+def test_a_count_that_cannot_be_cleared_does_not_keep_a_host_that_was_updated(run: Programs, state: State):
+    os.makedirs(state.path("deferrals.json"))
+    _claim.take(run, state, US)
+    assert _claim.release(run, state, US, Ending("updated"))["changed"]
+    assert state.transaction() is None
 
 
 @pytest.mark.parametrize("step", ["reboot", "reboot_verification"])
@@ -210,6 +264,8 @@ def test_the_options_say_who_asks():
         ({"step": "activation"}, "step goes with state=renewed, not with taken"),
         ({"guard_seconds": 5}, "guard_seconds goes with"),
         ({"proven": True}, "proven goes with state=renewed or released"),
+        ({"state": "taken", "reason": "x"}, "reason goes with state=released or deferred"),
+        ({"state": "deferred", "remember": True}, "remember goes with state=released"),
         ({"state": "settled", "outcome": "updated"}, "outcome goes with state=released"),
         ({"state": "renewed", "remember": True}, "remember goes with"),
     ],

@@ -90,3 +90,10 @@ def test_torn_files_are_told_as_such_and_never_taken_for_nothing(tmp_path: Path)
     assert found is not None
     assert found.keys() == {"torn"}
     assert "failed.json" in str(_info.failed_systems(state)["torn"])
+
+
+def test_since_when_a_system_is_proven_is_the_age_of_its_root_and_else_unknown():
+    stat = ("stat", "--format=%Y", "--", "/nix/var/nix/gcroots/lab-auto-update/proven")
+    assert _info.proven_since(answers((stat, 0, "1795375260\n"))) == 1795375260
+    assert _info.proven_since(answers((stat, 1, ""))) is None
+    assert _info.proven_since(answers((stat, 0, "garbage"))) is None

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _state, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._state import FailedSystem, State
+from ansible_collections.homelab.nixos.plugins.module_utils._state import Deferrals, FailedSystem, State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Held, Torn, Transaction
 
 OLD = "/nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1"
@@ -44,6 +44,7 @@ def test_a_host_without_the_directory_is_nobodys(state: State):
     assert state.transaction() is None
     assert state.last() is None
     assert state.failed_systems() == {}
+    assert state.deferrals() is None
     assert not state.guard_acted("run-1")
     assert not os.path.exists(state.directory)
 
@@ -142,6 +143,36 @@ def test_failed_systems_that_cannot_be_told_are_an_error_with_a_remedy(state: St
         assert str(path) in raised.value.what
         assert f"rm {path}" in raised.value.remedy
     assert path.read_text() == text
+
+
+def test_nights_in_which_the_host_was_left_alone_are_counted_once_each(state: State):
+    assert state.deferrals() is None
+    state.clear_deferrals()
+    assert state.defer("kim is logged in.", "run-1", NOW + 0.5) == Deferrals(1, NOW, "kim is logged in.", "run-1")
+    assert state.defer("A backup runs.", "run-1", NOW + 60) == Deferrals(1, NOW, "kim is logged in.", "run-1")
+    assert state.defer("A backup runs.", "run-2", NOW + 86400) == Deferrals(2, NOW, "A backup runs.", "run-2")
+    assert state.deferrals() == Deferrals(2, NOW, "A backup runs.", "run-2")
+    state.clear_deferrals()
+    assert state.deferrals() is None
+    assert names(state) == {"lock"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"{", b"[]", b"null", b"\0\0", b"\xff\xfe", b"[" * 100_000),
+        b'{"version": 1, "nights": 2, "since": 1, "reason": "x"}',
+        b'{"version": 2, "nights": 2, "since": 1, "reason": "x", "run_id": "run-1"}',
+        b'{"version": 1, "nights": true, "since": 1, "reason": "x", "run_id": "run-1"}',
+        b'{"version": 1, "nights": "2", "since": 1, "reason": "x", "run_id": "run-1"}',
+    ],
+)
+def test_a_count_that_is_torn_starts_again_and_stops_nobody(state: State, text: bytes):
+    state.defer("kim is logged in.", "run-1", NOW)
+    Path(state.path("deferrals.json")).write_bytes(text)
+    assert state.deferrals() is None
+    assert state.defer("kim is logged in.", "run-2", NOW) == Deferrals(1, NOW, "kim is logged in.", "run-2")
+    assert state.deferrals() == Deferrals(1, NOW, "kim is logged in.", "run-2")
 
 
 def test_the_boot_guard_has_acted_for_the_run_that_it_names(state: State):
