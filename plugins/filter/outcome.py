@@ -20,8 +20,8 @@ options:
         V(reboot_gate), V(commit), V(boot_once), V(reboot), V(reboot_verification), V(reboot_members),
         V(commit_booted), V(proof), V(witness), V(rollback), V(rollback_reboot), V(rollback_verification),
         V(rollback_proof), V(release) and V(goodbye).
-      - V(admission) is what P(homelab.nixos.breaker#filter) said of the host, V(witness) has C(blind), whether none of
-        the hosts that were asked instead of it could be reached either.
+      - V(admission) is what P(homelab.nixos.breaker#filter) said of the host, V(witness) has C(results), those
+        of looks at other hosts.
     type: dict
     required: true
   target:

@@ -110,7 +110,8 @@ def outcome(
     if told is None:
         # without a target, every way through the steps before the rollout ends in an outcome
         told = _of_the_rollout(made, str(target), dry_run, rebooted_below)
-    if made.get("witness", {}).get("blind"):
+    witnesses = made.get("witness", {}).get("results")
+    if witnesses and all(_lost(look) for look in witnesses):
         told = _unseen(told)
     return replace(told, deferral=True) if told.word == "deferred" else told
 

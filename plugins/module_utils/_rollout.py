@@ -39,9 +39,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a record means for the night that finds it: C(update) the inputs, or not, and which stages are closed."""
+    """What a record means for the night that finds it: whether the inputs C(may_update), and which stages are closed."""
 
-    update: bool = True
+    may_update: bool = True
     closed: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 

@@ -94,7 +94,7 @@ status:
   returned: success
   type: str
   sample: stopped
-update:
+may_update:
   description: Whether the inputs may be updated.
   returned: success
   type: bool

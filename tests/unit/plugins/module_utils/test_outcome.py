@@ -277,8 +277,8 @@ def test_a_host_whose_own_system_does_not_build_has_failed_while_the_others_go_o
     assert _outcome.outcome({**evidence, "prepare": {"failed": True}}, None, build_failure=why).word == "held"
 
 
-BLIND = {"blind": True}
-SEEING = {"blind": False}
+BLIND = {"results": [LOST, LOST]}
+SEEING = {"results": [LOST, {"failed": True, "msg": "This host does not run NixOS."}]}
 KEPT = {"failed": True, "healthy": False, "msg": "ada is logged in."}
 
 

@@ -17,7 +17,7 @@ SOAKING = Record("soaking", "dev soaks.", (), "5d6e7f8", "20261122T020000Z-7f3a"
 
 def test_a_critical_stage_that_was_stopped_stays_closed_and_the_inputs_as_they_are():
     standing = _rollout.standing(STOPPED, "5d6e7f8", resume=False, soak=0)
-    assert not standing.update
+    assert not standing.may_update
     assert list(standing.closed) == ["critical"]
     for words in ("2025-11-22 02:14:07 UTC", "20261122T020000Z-7f3a", "web ended badly.", "-e lab_resume=true"):
         assert words in standing.closed["critical"]
@@ -31,8 +31,8 @@ def test_it_goes_on_when_somebody_commits_or_says_so():
 
 
 def test_while_a_lock_soaks_it_stays_and_no_longer_than_that_is_wanted():
-    assert not _rollout.standing(SOAKING, "5d6e7f8", resume=False, soak=60).update
-    assert _rollout.standing(SOAKING, "5d6e7f8", resume=False, soak=0).update
+    assert not _rollout.standing(SOAKING, "5d6e7f8", resume=False, soak=60).may_update
+    assert _rollout.standing(SOAKING, "5d6e7f8", resume=False, soak=0).may_update
     assert not _rollout.standing(SOAKING, "5d6e7f8", resume=False, soak=60).closed
 
 
