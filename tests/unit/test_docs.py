@@ -1,4 +1,4 @@
-"""docs/safety.md and docs/updates.md speak of what there is: tests, settings, units and files are those of the code."""
+"""The pages in docs speak of what there is: tests, settings, units and files are those of the code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
 ROOT = Path(__file__).parents[2]
 SAFETY = (ROOT / "docs/safety.md").read_text()
 UPDATES = (ROOT / "docs/updates.md").read_text()
+ROLLOUT = (ROOT / "docs/rollout.md").read_text()
 DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
 
-@pytest.mark.parametrize("text", [SAFETY, UPDATES], ids=["safety", "updates"])
+@pytest.mark.parametrize("text", [SAFETY, UPDATES, ROLLOUT], ids=["safety", "updates", "rollout"])
 def test_every_test_it_names_exists_and_is_long_where_it_says_so(text: str):
     named = dict(re.findall(r"`(test_\w+)`(,? ?\(?soak\)?)?", text))
     assert len(named) > 20
@@ -41,12 +42,12 @@ def test_every_test_it_names_exists_and_is_long_where_it_says_so(text: str):
     assert {name for name, said in named.items() if soak[name] and not said} == set()
 
 
-@pytest.mark.parametrize("text", [SAFETY, UPDATES], ids=["safety", "updates"])
+@pytest.mark.parametrize("text", [SAFETY, UPDATES, ROLLOUT], ids=["safety", "updates", "rollout"])
 def test_every_setting_it_names_is_one(text: str):
     playbooks = "\n".join(file.read_text() for file in (ROOT / "playbooks").glob("*.yml"))
     named = set(re.findall(r"\blab_[a-z_]+", "\n".join(re.findall(r"`([^`\n]+)`", text))))
     modules = {file.stem for file in (ROOT / "plugins/modules").glob("*.py")}
-    assert named & {"lab_confirm_timeout", "lab_fetch_timeout"}
+    assert named & {"lab_confirm_timeout", "lab_fetch_timeout", "lab_max_bad"}
     known = set(DEFAULTS) | set(re.findall(r"\{\{ (lab_[a-z_]+) \| default", playbooks)) | modules
     assert named - known - {name for name in named if name.startswith("lab_auto_update")} == set()
 
@@ -130,3 +131,4 @@ def test_the_readme_leads_to_it():
     readme = (ROOT / "README.md").read_text()
     assert "](docs/safety.md)" in readme
     assert "](docs/updates.md)" in readme
+    assert "](docs/rollout.md)" in readme
