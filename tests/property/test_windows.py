@@ -65,7 +65,8 @@ def text(zone: str, window: tuple[frozenset[int], int, int]) -> str:
     return f"{named} {begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02} {zone}".strip()
 
 
-def agrees(zone: str, monday: str, wanted: list[tuple[frozenset[int], int, int]], named: str) -> None:
+def agrees(week: tuple[str, str], wanted: list[tuple[frozenset[int], int, int]], named: str) -> None:
+    zone, monday = week
     wanted = [(on, begin, end if end != begin else (end + 1) % (24 * 60)) for on, begin, end in wanted]
     begin, _shown = clocks(zone, monday)
     expected = by_looking(zone, monday, wanted)
@@ -89,7 +90,7 @@ def agrees(zone: str, monday: str, wanted: list[tuple[frozenset[int], int, int]]
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(WEEKS), windows)
 def test_windows_are_open_when_the_clocks_say_so(week, wanted):
-    agrees(*week, wanted, named=week[0])
+    agrees(week, wanted, named=week[0])
 
 
 @pytest.mark.parametrize("week", WEEKS[:6])
@@ -100,7 +101,7 @@ def test_the_controllers_own_time_is_no_other(week, wanted):
         patch.setenv("TZ", week[0])
         time.tzset()
         try:
-            agrees(*week, wanted, named="")
+            agrees(week, wanted, named="")
         finally:
             patch.undo()
             time.tzset()
