@@ -31,7 +31,9 @@ class Server:
 def serving(
     pages: dict[str, tuple[int, str]], address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
 ) -> Iterator[Server]:
-    """Serve C(pages), by path. C(/hangs) never answers, C(/drips) says a byte of a header every 50 ms, for ever."""
+    """Serve C(pages), by path. C(/hangs) never answers, C(/drips) says a byte of a header every 50 ms, for ever, and
+    C(/endless) has a body that never ends.
+    """
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,6 +46,10 @@ def serving(
                     over.wait()
                 elif path == "/drips":
                     self._drip()
+                elif path == "/endless":
+                    self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+                    while not over.is_set():
+                        self.wfile.write(b"x" * 4096)
                 else:
                     status, body = server.pages.get(path, (404, ""))
                     self.send_response(status)

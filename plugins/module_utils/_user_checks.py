@@ -176,7 +176,8 @@ def document(text: str) -> object:
     """A body as JSON."""
     try:
         return cast(object, json.loads(text))
-    except ValueError as error:
+    # the second: lists in lists in lists …
+    except (ValueError, RecursionError) as error:
         raise LabError("what it answers is not JSON.") from error
 
 

@@ -78,6 +78,7 @@ def test_alerts_that_fire_are_named_once():
     [
         "",
         "<html>log in</html>",
+        "[" * 100_000,
         "null",
         "[]",
         "{}",

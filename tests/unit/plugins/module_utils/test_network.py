@@ -59,6 +59,8 @@ def test_a_page_that_is_larger_than_asked_for_has_no_body(server: Server):
     assert _network.get(server.url("/large"), 5) == Page(200, None)
     assert len(_network.get(server.url("/just"), 5).body or "") == LIMIT
     assert _network.get(server.url("/large"), 5, limit=0) == Page(200, "")
+    # no more is read than is needed to see that
+    assert _network.get(server.url("/endless"), 5) == Page(200, None)
 
 
 @pytest.mark.parametrize("path", ["/hangs", "/drips"])

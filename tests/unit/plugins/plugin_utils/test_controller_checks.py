@@ -128,6 +128,8 @@ def test_a_body_that_is_no_json_fails_and_one_that_is_too_long_is_unknown(server
     server.pages |= {"/": (200, "up"), "/long": (200, f'"{"x" * 70_000}"')}
     assert own(kind="http", url=server.url("/"), json="state").status == "fail"
     assert own(kind="http", url=server.url("/long"), json="@").status == "unknown"
+    server.pages["/deep"] = (200, "[" * 60_000)
+    assert own(kind="http", url=server.url("/deep"), json="@").status == "fail"
 
 
 def test_an_expression_that_does_not_fit_the_document_is_unknown(server: Server):
