@@ -125,6 +125,7 @@ def _judge(result: dict[str, Any], check: UserCheck, bodies: Mapping[str, str]) 
     """Put the verdict on a body into the result, and say whether all is well with that check."""
     for shown in result.get("checks") or []:
         if shown["name"] == check.id:
+            shown["expected"] = _user_checks.expected(check)
             if check.name in bodies:
                 judged = _controller_checks.judge_json(check, bodies[check.name])
             elif shown["status"] == "ok":

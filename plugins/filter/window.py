@@ -47,7 +47,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
 
 
-def window(windows: object, now: float | None = None) -> dict[str, Any]:
+def window(windows: object, now: float | str | None = None) -> dict[str, Any]:
     try:
         parsed = _windows.parse(windows, zone)
     except LabError as error:

@@ -52,7 +52,8 @@ def firing(api: Api, text: str) -> list[str]:
     """The names of the alerts in an answer, each once."""
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    # the second: lists in lists in lists …
+    except (ValueError, RecursionError) as error:
         raise Unreadable("it is not JSON.") from error
     names = _of_prometheus(answer) if api == "prometheus" else _of_alertmanager(answer)
     return sorted(set(names))

@@ -1,6 +1,10 @@
 # Copyright: homelab.nixos maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The door to the network: a connection, or a page, with an end. Without proxies, redirects and C(.netrc)."""
+"""The door to the network: a connection, or a page, with an end.
+
+Ansible's own client follows redirects, asks proxies and reads C(.netrc) unless told otherwise, and every run of a
+module that may need it would carry it to the host.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,22 @@ import queue
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable
-from http.client import HTTPException
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TypeVar
-from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._user_checks import LIMIT, Page
 
 _T = TypeVar("_T")
+
+_HEADERS = {"User-Agent": "homelab.nixos", "Accept": "*/*", "Cache-Control": "no-cache", "Connection": "close"}
+# what has a meaning in a URL stays as it is
+_KEPT = "!$%&'()*+,/:;=?@[]~"
 
 
 class Refused(LabError):
@@ -46,33 +56,34 @@ def get(
     ca_path: str | None = None,
 ) -> Page:
     """Fetch a page; one with any status is an answer. With C(limit) 0 its body is not read, and empty."""
-    # it takes its time, and only these ask for pages
-    from ansible.module_utils.urls import open_url
+    parts = urlsplit(url)
+    host = parts.hostname or ""
 
     def work() -> Page:
-        try:
-            answer = open_url(
-                url,
-                method="GET",
-                timeout=timeout,
-                force=True,
-                use_proxy=False,
-                use_netrc=False,
-                follow_redirects="none",
-                # or the server would have to ask for it first
-                force_basic_auth=True,
-                decompress=False,
-                http_agent="homelab.nixos",
-                validate_certs=validate_certs,
-                ca_path=ca_path,
-            )
-        except HTTPError as error:
-            answer = error
-        with answer:
-            body: bytes = answer.read(limit + 1) if limit else b""
-            return Page(int(answer.status), body.decode("utf-8", "replace") if len(body) <= limit else None)
+        if parts.scheme == "https":
+            trusted = ssl.create_default_context(cafile=ca_path)
+            if not validate_certs:
+                trusted.check_hostname = False
+                trusted.verify_mode = ssl.CERT_NONE
+            connection: HTTPConnection = HTTPSConnection(host, parts.port, timeout=timeout, context=trusted)
+        else:
+            connection = HTTPConnection(host, parts.port, timeout=timeout)
+        with closing(connection):
+            target = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
+            connection.request("GET", target, headers={**_HEADERS, **_credentials(parts)})
+            answer = connection.getresponse()
+            body = answer.read(limit + 1) if limit else b""
+            return Page(answer.status, body.decode("utf-8", "replace") if len(body) <= limit else None)
 
     return _ended(work, timeout)
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    """What a user and a password in a URL are sent as."""
+    if parts.username is None:
+        return {}
+    both = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {b64encode(both.encode()).decode()}"}
 
 
 def _ended(work: Callable[[], _T], timeout: float) -> _T:
@@ -99,19 +110,18 @@ def _ended(work: Callable[[], _T], timeout: float) -> _T:
 
 
 def _sentence(error: Exception, timeout: float) -> Exception:
-    reason = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
-    words = redact(str(reason)).rstrip(".")
-    if isinstance(reason, TimeoutError):
+    words = redact(str(error)).rstrip(".")
+    if isinstance(error, TimeoutError):
         return Silent(f"no answer within {timeout:g} s.")
-    if isinstance(reason, socket.gaierror):
-        return Silent(f"its name cannot be resolved: {reason.strerror}.")
-    if isinstance(reason, ConnectionRefusedError):
+    if isinstance(error, socket.gaierror):
+        return Silent(f"its name cannot be resolved: {error.strerror}.")
+    if isinstance(error, ConnectionRefusedError):
         return Refused("connection refused.")
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return Refused(f"its certificate is not accepted: {reason.verify_message}.")
-    if isinstance(reason, HTTPException):
-        return Refused(f"what answers does not speak HTTP: {words or type(reason).__name__}.")
-    if isinstance(reason, OSError):
-        return Refused(f"{reason.strerror or words}.")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Refused(f"its certificate is not accepted: {error.verify_message}.")
+    if isinstance(error, HTTPException):
+        return Refused(f"what answers does not speak HTTP: {words or type(error).__name__}.")
+    if isinstance(error, OSError):
+        return Refused(f"{error.strerror or words}.")
     # a URL that turns out to be none, a certificate file that is not there
-    return Silent(f"it cannot be asked: {words}.") if isinstance(reason, ValueError) else error
+    return Silent(f"it cannot be asked: {words}.") if isinstance(error, ValueError) else error

@@ -157,11 +157,27 @@ def value(check: UserCheck, found: object) -> Check:
     return _told(check, "ok" if found else "fail", shown, said)
 
 
+def expected(check: UserCheck) -> str:
+    """What would be right."""
+    what = check.what
+    if isinstance(what, Tcp):
+        return "connected"
+    if isinstance(what, Command):
+        return f"exit code {what.rc}"
+    wanted = [_any(what.status)]
+    if what.body is not None:
+        wanted.append(f"a body that matches {what.body}")
+    if what.json is not None:
+        wanted.append(what.json)
+    return redact(", ".join(wanted))
+
+
 def document(text: str) -> object:
     """A body as JSON."""
     try:
         return cast(object, json.loads(text))
-    except ValueError as error:
+    # the second: lists in lists in lists …
+    except (ValueError, RecursionError) as error:
         raise LabError("what it answers is not JSON.") from error
 
 
@@ -190,7 +206,7 @@ def _program(check: UserCheck, what: Command, done: Completed) -> Check:
 
 def _told(check: UserCheck, status: Status, observed: str, said: str) -> Check:
     message = redact(f"The check {check.name}: {said.rstrip('.')}.")
-    return Check(check.id, status, redact(observed), _expected(check), message, level=check.level or "required")
+    return Check(check.id, status, redact(observed), expected(check), message, level=check.level or "required")
 
 
 def _target(check: UserCheck) -> str:
@@ -198,20 +214,6 @@ def _target(check: UserCheck) -> str:
     if isinstance(what, Tcp):
         return f"port {what.port} of {what.host}"
     return redact(what.url) if isinstance(what, Http) else what.argv[0]
-
-
-def _expected(check: UserCheck) -> str:
-    what = check.what
-    if isinstance(what, Tcp):
-        return "connected"
-    if isinstance(what, Command):
-        return f"exit code {what.rc}"
-    wanted = [_any(what.status)]
-    if what.body is not None:
-        wanted.append(f"a body that matches {what.body}")
-    if what.json is not None:
-        wanted.append(what.json)
-    return redact(", ".join(wanted))
 
 
 def _any(numbers: Sequence[int]) -> str:
