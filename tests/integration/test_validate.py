@@ -59,6 +59,15 @@ def test_misspelt_names_of_hosts_and_of_the_command_line_stop_every_night_before
     assert hosts.run() is None
 
 
+def test_a_misspelt_name_in_a_playbook_of_the_owners_is_one_too(tmp_path: Path):
+    own = tmp_path / "own.yml"
+    play = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/validate.yml"), "vars": {"lab_windwo": []}}
+    own.write_text(yaml.safe_dump([play]))
+    night = nowhere(tmp_path).begin(str(own)).wait(60)
+    assert night.rc == 2
+    assert "There is no setting lab_windwo. Did you mean lab_window?" in said(night)
+
+
 def test_everything_that_cannot_be_meant_is_told_at_once(tmp_path: Path):
     hosts = nowhere(tmp_path, web={"lab_stage": "infar"}, nas={"lab_boot_confirm_timeout": 900})
     night = hosts.begin("playbooks/validate.yml", "-e", "lab_settle=-1 lab_commit=no lab_flake_pull=yes").wait(60)
@@ -98,7 +107,7 @@ def settings_of(night: Night, host: str) -> dict[str, Any]:
 
 def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_command_line_wins(tmp_path: Path):
     windows = {"lab_window": "03:00-04:00", "lab_soak": 3600, "lab_deadline": 7200, "lab_inputs": ["packages"]}
-    hosts = nowhere(tmp_path, **{host: windows for host in HOSTS})
+    hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows))
     extra = json.dumps({"lab_inputs": ["nixpkgs"], "lab_deadline": 14400})
     arguments = ("-v", "--limit", "dev", "-e", extra)
     night = hosts.begin("playbooks/emergency.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json").wait(60)
