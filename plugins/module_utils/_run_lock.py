@@ -63,7 +63,7 @@ def holder_sentence(found: Holder) -> str:
     """Who is running, since when, and where that can be followed, for people."""
     process = f" as process {found.process.pid}" if found.process else ""
     log = f" Its log is {found.log}." if found.log else " It keeps no log."
-    command = f" It was started as: {found.command}" if found.command else ""
+    command = f" It was started by `{found.command}`." if found.command else ""
     return (
         f"It is run {found.run_id} of {found.controller_name} (controller {found.controller}){process}, "
         f"since {_transaction.utc(found.began)}.{log}{command}"

@@ -153,7 +153,7 @@ def check_names(used: Mapping[str, Collection[str]], settings: Collection[str]) 
 def strangers_sentence(names: Sequence[str]) -> str:
     """The one warning for all names that mean nothing to us."""
     return (
-        f"They begin with {PREFIX} and are no settings of homelab.nixos, so nothing comes of them: {', '.join(names)}."
+        f"No setting has one of these names that begin with {PREFIX}, a variable of your own may: {', '.join(names)}."
     )
 
 

@@ -44,7 +44,7 @@ options:
         type: bool
         default: true
       settings:
-        description: All settings of the role M(homelab.nixos.update#role) for this host.
+        description: All settings for this host, as the role homelab.nixos.update has them.
         type: dict
         required: true
   run_id:

@@ -149,7 +149,12 @@ def _parsed(text: str | None) -> dict[str, Any]:
 def nights_of(fleet: Fleet, moments: dict[str, Moment]) -> Iterator[dict[str, Running]]:
     """A night for each host, side by side; none outlives the block."""
     flakes = fleet.own_flakes(*moments)
-    runs = {host: fleet.begin("--limit", host, **QUICK, lab_flake=flakes[host]) for host in moments}
+    # one run at a time is noted in one directory
+    states = {host: str(fleet.lab.directory / "states" / host) for host in moments}
+    runs = {
+        host: fleet.begin("--limit", host, **QUICK, lab_flake=flakes[host], lab_state_directory=states[host])
+        for host in moments
+    }
     try:
         yield runs
     finally:

@@ -44,6 +44,7 @@ class Fleet(fleet_of_a_lab.Fleet):
         way = {
             "ansible_ssh_common_args": f"-F {self.lab.ssh_config}",
             "ansible_control_path_dir": str(self.lab.directory / "cp"),
+            "lab_state_directory": str(self.lab.directory / "state"),
         }
         return self.run([program, *arguments, "-e", json.dumps(way)]).wait()
 

@@ -1,7 +1,7 @@
 """Two controllers on the same hosts: whole nights that begin together, and what the death of one means to the other.
 
-Controllers are told apart by lab_controller, as two that share a machine are. One flake has one update at a time, so
-that each has a clone of the flake where they are to meet at the hosts.
+Controllers are told apart by lab_controller and lab_state_directory, as two that share a machine are. One flake has one
+update at a time, so that each has a clone of the flake where they are to meet at the hosts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,11 @@ def renew(fleet: Fleet, **faults: str) -> dict[str, str]:
 
 
 def begin(fleet: Fleet, controller: str, *arguments: str, flake: str | None = None, **settings: Any) -> Running:
-    own = {"lab_controller": controller, "lab_flake": flake or FLAKES[controller]}
+    own = {
+        "lab_controller": controller,
+        "lab_flake": flake or FLAKES[controller],
+        "lab_state_directory": str(fleet.lab.directory / "states" / controller),
+    }
     return fleet.begin(*arguments, **(QUICK | own | settings))
 
 

@@ -305,6 +305,8 @@ class Lab:
             "    lab_push_key: /root/.ssh/id_ed25519",
             # Ansible shares connections by address, and all labs have the same
             f"    ansible_control_path_dir: {self.directory}/cp",
+            # each lab has its nights, and a machine may have many labs
+            f"    lab_state_directory: {self.directory}/state",
             f"    lab_stages: [{', '.join(STAGES)}]",
             "    lab_min_uptime: 0",
             "    lab_reboot_delay: 0",
@@ -341,6 +343,7 @@ class Lab:
             f"""  ansible_ssh_common_args: "'-F {self.ssh_config}'\"""",
             f"""  ansible_control_path_dir: "'{self.directory}/cp'\"""",
             """  ansible_python_interpreter: "'/run/current-system/sw/bin/python3'\"""",
+            f"""  lab_state_directory: "'{self.directory}/state'\"""",
         ]
         self.flake_inventory.write_text("\n".join(lines) + "\n")
 

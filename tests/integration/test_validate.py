@@ -1,0 +1,124 @@
+"""What is set is checked before any host is contacted, by every playbook of a night. Without a lab: nobody is there."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.integration.fleet import ROOT, Night
+from tests.integration.nowhere import Nowhere
+
+DEFAULTS: dict[str, Any] = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
+HOSTS: dict[str, dict[str, Any]] = {
+    "dev": {"lab_stage": "dev"},
+    "web": {"lab_stage": "infra"},
+    "nas": {"lab_stage": "infra"},
+    "builder": {"lab_managed": False},
+}
+EVERYBODY = {"lab_stages": ["dev", "infra"], "lab_batch": 2, "lab_flake_host": "builder"}
+PLAN = "in this order: dev, then web + nas"
+
+
+def nowhere(directory: Path, **hosts: dict[str, Any]) -> Nowhere:
+    return Nowhere(directory, {host: HOSTS[host] | hosts.get(host, {}) for host in HOSTS}, **EVERYBODY)
+
+
+def said(night: Night) -> str:
+    return " ".join(night.output.split())
+
+
+def test_the_plan_is_printed_and_nobody_contacted(tmp_path: Path):
+    hosts = nowhere(tmp_path)
+    night = hosts.begin("playbooks/validate.yml").wait(60)
+    assert night.rc == 0
+    assert PLAN in said(night)
+    assert "WARNING" not in night.output
+    assert hosts.contacts() == 0
+    # nor is anything written
+    assert not hosts.state.exists()
+
+
+def test_misspelt_names_of_hosts_and_of_the_command_line_stop_every_night_before_the_first_contact(tmp_path: Path):
+    # one of a few names at a time: the unit tests have all of them, with every slip
+    sample = random.Random(5).sample(sorted(DEFAULTS), 4)
+    slips = {name[:-2] + name[-1] + name[-2]: name for name in sample if name[-1] != name[-2]}
+    hosts = nowhere(tmp_path, web=slips, dev={"lab_satge": "dev"})
+    for playbook in ("playbooks/validate.yml", "nightly.yml", "playbooks/emergency.yml"):
+        night = hosts.begin(playbook, "-e", "lab-controler=x").wait(60)
+        assert night.rc == 2
+        assert "dev: There is no setting lab_satge. Did you mean lab_stage?" in said(night)
+        assert "all hosts: There is no setting lab-controler. Did you mean lab_controller?" in said(night)
+        for slip, name in slips.items():
+            assert f"web: There is no setting {slip}. Did you mean {name}" in said(night)
+        assert PLAN not in said(night)
+    assert hosts.contacts() == 0
+    assert hosts.run() is None
+
+
+def test_a_misspelt_name_in_a_playbook_of_the_owners_is_one_too(tmp_path: Path):
+    own = tmp_path / "own.yml"
+    play = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/validate.yml"), "vars": {"lab_windwo": []}}
+    own.write_text(yaml.safe_dump([play]))
+    night = nowhere(tmp_path).begin(str(own)).wait(60)
+    assert night.rc == 2
+    assert "There is no setting lab_windwo. Did you mean lab_window?" in said(night)
+
+
+def test_everything_that_cannot_be_meant_is_told_at_once(tmp_path: Path):
+    hosts = nowhere(tmp_path, web={"lab_stage": "infar"}, nas={"lab_boot_confirm_timeout": 900})
+    night = hosts.begin("playbooks/validate.yml", "-e", "lab_settle=-1 lab_commit=no lab_flake_pull=yes").wait(60)
+    assert night.rc == 2
+    for words in (
+        "4 settings cannot be meant, and no host was contacted.",
+        "all hosts: lab_settle is -1. It is a number of seconds, from 0 to 21600.",
+        "only commits can be pulled and pushed.",
+        "web: lab_stage is 'infar', which lab_stages (dev, infra) does not name.",
+        "nas: lab_boot_confirm_timeout is 900, and lab_reboot_timeout 600:",
+    ):
+        assert words in said(night), words
+
+
+def test_variables_of_owners_are_one_warning_and_their_values_are_not_looked_at(tmp_path: Path):
+    own = {"lab_domain": "lab.example", "lab_subnet": "{{ nobody_has_set_this }}"}
+    hosts = nowhere(tmp_path, web=own, nas={"lab_domain": "{{ 1 / 0 }}"})
+    night = hosts.begin("playbooks/validate.yml", "-e", "lab_user=me").wait(60)
+    assert night.rc == 0
+    assert night.output.count("WARNING") == 1
+    assert "a variable of your own may: lab_domain, lab_subnet, lab_user." in said(night)
+
+
+def test_only_hosts_of_the_night_are_looked_at(tmp_path: Path):
+    hosts = nowhere(tmp_path, web={"lab_satge": "dev"})
+    night = hosts.begin("playbooks/validate.yml", "--limit", "dev").wait(60)
+    assert night.rc == 0
+    assert "in this order: dev'" in said(night)
+
+
+def settings_of(night: Night, host: str) -> dict[str, Any]:
+    """The settings that a night takes a host to have, as -v shows them in JSON."""
+    begin = night.output.index(f"ok: [{host}] => ", night.output.index("Note what is set for this host"))
+    data, _end = json.JSONDecoder().raw_decode(night.output, night.output.index("{", begin))
+    return dict(data["ansible_facts"]["__lab_set"]["settings"])
+
+
+def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_command_line_wins(tmp_path: Path):
+    windows = {"lab_window": "03:00-04:00", "lab_soak": 3600, "lab_deadline": 7200, "lab_inputs": ["packages"]}
+    hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows))
+    extra = json.dumps({"lab_inputs": ["nixpkgs"], "lab_deadline": 14400})
+    arguments = ("-v", "--limit", "dev", "-e", extra)
+    night = hosts.begin("playbooks/emergency.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json").wait(60)
+    # a whole night, that finds nobody
+    assert night.rc == 2
+    assert "No host could be reached." in night.output
+    assert hosts.contacts() > 0
+    settings = settings_of(night, "dev")
+    assert (settings["lab_window"], settings["lab_soak"]) == ([], 0)
+    assert (settings["lab_inputs"], settings["lab_deadline"]) == (["nixpkgs"], 14400)
+    # and what is set here can be overruled
+    checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1").wait(60)
+    assert "lab_soak is -1." in checked.output
+    assert hosts.run() is None
