@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a record means for the night that finds it: whether the inputs C(may_update), and which stages are closed."""
+    """What a record means for the night that finds it: whether it C(may_update) the inputs, and who is C(closed)."""
 
     may_update: bool = True
     closed: Mapping[str, str] = field(default_factory=dict)

@@ -21,6 +21,14 @@ def tasks(*options: str) -> list[str]:
 def test_no_tag_leaves_out_a_step_of_a_night():
     every = tasks()
     assert len(every) > 30
-    assert any("Claim the host" in task for task in every)
+    assert any("Take the hosts of this batch" in task or "Let the hosts of this batch begin" in task for task in every)
     assert all(task.endswith("TAGS: [always]") for task in every)
     assert tasks("--tags", "anything") == tasks("--skip-tags", "anything") == every
+
+
+def test_what_a_night_includes_as_it_goes_has_no_tags_of_its_own():
+    """Its tasks are not listed; they have the tags of their play, which are those of the test above."""
+    included = [ROOT / f"roles/update/tasks/{name}.yml" for name in ("round", "main")]
+    rollout = (ROOT / "roles/update/tasks/rollout.yml").read_text()
+    assert re.findall(r"include_tasks: (\S+)", rollout + included[0].read_text()) == ["round.yml", "main.yml"]
+    assert [file.name for file in included if "tags:" in file.read_text()] == []

@@ -243,12 +243,13 @@ def test_a_crowd_is_counted_and_not_listed():
     )
 
 
-def test_a_setting_with_a_language_of_its_own_is_judged_by_its_parser(monkeypatch: pytest.MonkeyPatch):
+def test_a_setting_with_a_language_of_its_own_is_judged_by_its_parser():
     def parse(value: object) -> None:
         if value != []:
             raise LabError(f"{value!r} is no window.", "Write it as 22:00-06:00.")
 
-    monkeypatch.setitem(_settings.PARSERS, "lab_window", parse)
-    assert problems(host()) == []
-    told = words(host(), host("dns", lab_window="at night"), host("nas", lab_window="at night"))
+    hosts = [host(), host("dns", lab_window="at night"), host("nas", lab_window="at night")]
+    names = [each.name for each in hosts]
+    assert _settings.check_values(hosts[:1], names, {"lab_window": parse}) == []
+    told = _settings.sentences(_settings.check_values(hosts, names, {"lab_window": parse}), names)
     assert told == "dns, nas: lab_window: 'at night' is no window. Write it as 22:00-06:00."
