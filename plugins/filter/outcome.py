@@ -70,7 +70,7 @@ _value:
       system than the one it came from; V(proven), whether the running system has passed its verification;
       V(remember), whether it was the system that failed, which is then not tried here again; V(counted), whether the
       breaker counts it; V(deferral), whether the host asked not to be touched, or not to be rebooted; V(went_away),
-      whether it could not be reached once since its turn began.
+      whether it could not be reached once since its turn began; V(seen), whether it was looked at tonight.
   type: dict
 """
 
@@ -104,6 +104,7 @@ def outcome(
         "counted": told.counted,
         "deferral": told.deferral,
         "went_away": _outcome.went_away(evidence),
+        "seen": bool((evidence.get("probe") or {}).get("systems")),
     }
 
 

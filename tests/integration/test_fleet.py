@@ -22,8 +22,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from ansible_collections.homelab.nixos.plugins.module_utils._settings import worst_case
 
-from tests.integration.fleet import Fleet, Host, until
+from tests.integration.fleet import ROOT, Fleet, Host, until
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.lab
 DEVELOPMENT = ("dev", "host5")
 INFRASTRUCTURE = ("dns", "nas", "web", "host6")
 CRITICAL = ("host7", "host8", "host9", "host10")
+DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 STAGES = {"development": DEVELOPMENT, "infrastructure": INFRASTRUCTURE, "critical": CRITICAL}
 HOSTS = (*DEVELOPMENT, *INFRASTRUCTURE, *CRITICAL)
 # whom each host needs
@@ -235,10 +237,11 @@ def test_absent_hosts_cost_one_connect_timeout_and_a_laptop_that_is_off_is_no_ne
 def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_that_would_not_fit(fleet: TenGuests):
     fleet.faults()
     fleet.lab.move()
-    # two hours for everybody, of which a host of the last stage may take three
-    fleet.says(**{host: {"lab_activation_timeout": 5400} for host in CRITICAL})
+    # the last stage would have had to begin in the first second
+    slow = {"lab_activation_timeout": 5400}
+    fleet.says(**{host: slow for host in CRITICAL})
     before = fleet.looks()
-    night = fleet.night(lab_deadline=7200)
+    night = fleet.night(lab_deadline=worst_case({**DEFAULTS, **QUICK, "lab_reboot_delay": 0, **slow}) + 1)
     fleet.says()
     assert night.rc == 0, night.output
     expected = {**dict.fromkeys(HOSTS, "updated"), **dict.fromkeys(CRITICAL, "held")}
