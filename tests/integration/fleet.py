@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class Fleet:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.hosts = tuple(host for host in lab.settings()["hosts"] if host != "builder")
+        self._owners = lab.directory / "owners.yml"
 
     # ---- nights -----------------------------------------------------------------------------------------------------
     def run(self, command: list[str]) -> Running:
@@ -117,8 +119,13 @@ class Fleet:
 
     def begin(self, *arguments: str, playbook: str = "nightly.yml", **settings: Any) -> Running:
         """Start C(ansible-playbook) on the lab; C(settings) are extra variables."""
-        inventory = str(self.lab.inventory)
-        return self.run(["ansible-playbook", playbook, "-i", inventory, *arguments, "-e", json.dumps(settings)])
+        sources = [self.lab.inventory, *([self._owners] if self._owners.exists() else [])]
+        inventory = [word for source in sources for word in ("-i", str(source))]
+        return self.run(["ansible-playbook", playbook, *inventory, *arguments, "-e", json.dumps(settings)])
+
+    def says(self, everybody: Mapping[str, Any], hosts: Mapping[str, Mapping[str, Any]]) -> None:
+        """What the owner has in an inventory beside that of the lab: for everybody, and for single hosts."""
+        self._owners.write_text(json.dumps({"all": {"vars": everybody, "hosts": hosts}}))
 
     def begin_module(self, host: str, module: str, arguments: str, *options: str, **variables: Any) -> Running:
         """Start one module on one host, as C(ansible) does."""
@@ -140,6 +147,18 @@ class Fleet:
         for host in self.hosts:
             given = faults.get(host, ())
             self.lab.fault(host, *([given] if isinstance(given, str) else given))
+
+    def locked(self) -> str:
+        """The lock file and the commit that are on the flake's host."""
+        script = "cd /etc/nixos; sha256sum flake.lock; git rev-parse HEAD"
+        return self.lab.run("builder", ["sh", "-c", script], check=True).stdout
+
+    def targets(self) -> dict[str, str]:
+        """The system that the flake has for each host."""
+        expression = "hosts: builtins.mapAttrs (_: host: host.config.system.build.toplevel.outPath) hosts"
+        words = ["nix", "eval", "--json", "/etc/nixos#nixosConfigurations", "--apply", expression]
+        found: dict[str, str] = json.loads(self.lab.run("builder", words, check=True).stdout)
+        return {host: found[host] for host in self.hosts}
 
     def target(self, host: str) -> str:
         """The system that the flake, as it is on the builder now, has for a host."""
@@ -238,6 +257,17 @@ class Fleet:
         script = "rm -rf /srv/flakes; for copy; do git clone --quiet --no-hardlinks /etc/nixos $copy || exit; done"
         self.lab.run("builder", ["sh", "-c", script, "sh", *copies.values()], check=True)
         return copies
+
+
+def untouched(before: Mapping[str, Host], after: Mapping[str, Host], hosts: Iterable[str]) -> bool:
+    """Whether hosts run and would boot what they did, and have not rebooted."""
+    return all(after[host] == before[host] for host in hosts)
+
+
+def window_in(hours: int) -> str:
+    """A window of an hour that opens so many hours from now."""
+    now = datetime.now(UTC)
+    return f"{now + timedelta(hours=hours):%H:%M}-{now + timedelta(hours=hours + 1):%H:%M} UTC"
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str = "", interval: float = 0.2) -> float:

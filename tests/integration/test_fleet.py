@@ -14,9 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -24,7 +22,7 @@ import pytest
 import yaml
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import worst_case
 
-from tests.integration.fleet import ROOT, Fleet, Host, until
+from tests.integration.fleet import ROOT, Fleet, until, untouched, window_in
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -62,34 +60,10 @@ QUICK = {
 class TenGuests(Fleet):
     """The fleet with its stages, and what its owner said of single hosts."""
 
-    def begin(self, *arguments: str, **settings: Any) -> Any:
-        return super().begin("-i", str(self.owners), *arguments, **settings)
-
-    @property
-    def owners(self) -> Path:
-        return self.lab.directory / "owners.yml"
-
-    def says(self, **own: dict[str, Any]) -> None:
-        """What the owner says of single hosts, beside what always holds for them."""
-        hosts = {
-            host: {"lab_stage": stage, **OWN.get(host, {}), **own.get(host, {})}
-            for stage in STAGES
-            for host in STAGES[stage]
-        }
-        inventory = {"vars": QUICK, "hosts": hosts}
-        self.owners.write_text(yaml.safe_dump({"all": json.loads(json.dumps(inventory))}))
-
-    def locked(self) -> str:
-        """The lock file and the commit that are on the flake's host."""
-        script = "cd /etc/nixos; sha256sum flake.lock; git rev-parse HEAD"
-        return self.lab.run("builder", ["sh", "-c", script], check=True).stdout
-
-    def targets(self) -> dict[str, str]:
-        """The system that the flake has for each host."""
-        expression = "h: builtins.mapAttrs (_: s: s.config.system.build.toplevel.outPath) h"
-        words = ["nix", "eval", "--json", "/etc/nixos#nixosConfigurations", "--apply", expression]
-        found: dict[str, str] = json.loads(self.lab.run("builder", words, check=True).stdout)
-        return {host: found[host] for host in HOSTS}
+    def own(self, **hosts: dict[str, Any]) -> None:
+        """What the owner says of single hosts tonight, beside what always holds for them."""
+        always = {host: {"lab_stage": stage, **OWN.get(host, {})} for stage in STAGES for host in STAGES[stage]}
+        self.says(QUICK, {host: {**always[host], **hosts.get(host, {})} for host in HOSTS})
 
     def logins(self, host: str) -> int:
         """How often somebody has logged in, by the host's own journal."""
@@ -100,12 +74,8 @@ class TenGuests(Fleet):
 def fleet() -> Iterator[TenGuests]:
     with Lab.temporary(10, prefix="fleet") as lab:
         fleet = TenGuests(lab)
-        fleet.says()
+        fleet.own()
         yield fleet
-
-
-def untouched(before: dict[str, Host], after: dict[str, Host], hosts: tuple[str, ...]) -> bool:
-    return {host: after[host] for host in hosts} == {host: before[host] for host in hosts}
 
 
 def test_when_the_canary_fails_nothing_else_is_touched(fleet: TenGuests):
@@ -239,10 +209,10 @@ def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_th
     fleet.lab.move()
     # the last stage would have had to begin in the first second
     slow = {"lab_activation_timeout": 5400}
-    fleet.says(**{host: slow for host in CRITICAL})
+    fleet.own(**dict.fromkeys(CRITICAL, slow))
     before = fleet.looks()
     night = fleet.night(lab_deadline=worst_case({**DEFAULTS, **QUICK, "lab_reboot_delay": 0, **slow}) + 1)
-    fleet.says()
+    fleet.own()
     assert night.rc == 0, night.output
     expected = {**dict.fromkeys(HOSTS, "updated"), **dict.fromkeys(CRITICAL, "held")}
     assert night.outcomes == expected
@@ -280,12 +250,6 @@ def prometheus() -> Iterator[str]:
         server.shutdown()
 
 
-def opened_in(hours: int) -> str:
-    """A window of an hour that opens so many hours from now."""
-    now = datetime.now(UTC)
-    return f"{now + timedelta(hours=hours):%H:%M}-{now + timedelta(hours=hours + 1):%H:%M} UTC"
-
-
 @contextmanager
 def logged_in(fleet: TenGuests, host: str) -> Iterator[None]:
     """Somebody works on a host."""
@@ -314,9 +278,9 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
 ):
     lab = fleet.lab
     alerts = {"lab_alerts_url": prometheus}
-    fleet.says(
+    fleet.own(
         web={"lab_busy_units": ["backup-*.service"]},
-        host5={"lab_window": opened_in(3)},
+        host5={"lab_window": window_in(3)},
         host6=alerts,
         host9=alerts,
         host10={"lab_hold": {"reason": "Its disk is being replaced.", "until": "2999-01-01"}},
@@ -338,12 +302,12 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
     lab.write("nas", "/var/lib/lab-auto-update/hold", None)
     lab.run("web", ["systemctl", "stop", "backup-home"], check=True)
     lab.run("dns", ["systemctl", "stop", "migration"], check=True)
-    fleet.says()
+    fleet.own()
     assert night.rc == 0, night.output
     assert night.outcomes == dict.fromkeys(HOSTS, "deferred")
     words = {
         "dev": "root",
-        "host5": opened_in(3)[:5],
+        "host5": window_in(3)[:5],
         "web": "backup-home.service",
         "dns": "migration",
         "nas": "Ada looks for a fault.",
@@ -359,7 +323,7 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
 
 def test_between_switch_and_reboot_every_gate_leaves_its_host_pending_and_up(fleet: TenGuests):
     lab = fleet.lab
-    fleet.says(host7={"lab_busy_units": ["backup-*.service"]})
+    fleet.own(host7={"lab_busy_units": ["backup-*.service"]})
     for host in CRITICAL:
         lab.fault(host, "kernel-changed")
     before = fleet.looks()
@@ -382,7 +346,7 @@ def test_between_switch_and_reboot_every_gate_leaves_its_host_pending_and_up(fle
         for each in closing:
             each.result()
     lab.write("host9", "/var/lib/lab-auto-update/hold", None)
-    fleet.says()
+    fleet.own()
     assert night.rc == 0, night.output
     assert night.outcomes == dict.fromkeys(CRITICAL, "pending")
     words = {"host7": "backup-home.service", "host8": "migration", "host9": "Ada looks for a fault.", "host10": "root"}
