@@ -135,8 +135,8 @@ class ActionModule(LabAction):
             return _reboot.not_begun("The host was not rebooted: the process of this run could not be told.", before)
         asked = self._command(_resume.order(int(process["pid"]), when, args["msg"]))
         if asked.get("failed"):
-            words = asked.get("stderr") or asked.get("msg")
-            return _reboot.not_begun(f"The reboot could not be ordered: {words}", before)
+            why = asked.get("stderr") or asked.get("msg")
+            return _reboot.not_begun(f"The reboot could not be ordered: {why}", before)
         return _reboot.not_begun("It reboots when this run has ended.", before, failed=False, later=True)
 
     def _confirm_boot(self, args: dict[str, Any]) -> _reboot.Reboot:

@@ -57,8 +57,8 @@ _value:
     - V(outcome), the word; V(reason), a sentence; V(bad), whether the run has failed because of it; V(decided), whether
       there is nothing left to do for this host tonight; V(must_be_put_back), whether the host may run or boot another
       system than the one it came from; V(proven), whether the running system has passed its verification;
-      V(remember), whether it was the system that failed, which is then not tried here again; V(reboots_into), the system
-      into which a host that is its own controller reboots when the night has closed, V(null) for every other.
+      V(remember), whether it was the system that failed, which is then not tried here again; V(reboots_into), the
+      system into which a host that is its own controller reboots when the night has closed, V(null) for every other.
   type: dict
 """
 

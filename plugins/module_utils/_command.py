@@ -130,7 +130,9 @@ def door(module: AnsibleModule) -> Run:
                     full,
                     cwd=cwd,
                     environ_update={
-                        **{"LC_ALL": "C", "LANGUAGE": "C", "PATH": f"{PATH}:{FHS_PATH}"},
+                        "LC_ALL": "C",
+                        "LANGUAGE": "C",
+                        "PATH": f"{PATH}:{FHS_PATH}",
                         # a unit of systemd has none, where the controller is the host; git and ssh want their files
                         "HOME": os.path.expanduser("~"),
                         **(env or {}),

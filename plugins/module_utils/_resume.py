@@ -1,6 +1,6 @@
 # Copyright: homelab.nixos maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A host that is its own controller: how it is told, and the note by which its night is finished after its reboot. Pure.
+"""A host that is its own controller: how it is told, and the note by which its night ends after its reboot. Pure.
 
 A controller cannot wait through the reboot of the machine it runs on. It leaves a note of what to run, and a unit of
 the host's own configuration runs that once, at the next boot; see nix/resume.sh.

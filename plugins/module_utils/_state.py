@@ -154,7 +154,7 @@ class State:
     def leave(self, note: Note) -> None:
         """Leave what the next boot has to run. Root's alone: it may hold whatever the owner's settings do."""
         with self.locked():
-            with suppress(FileNotFoundError), _telling(self.path(RESUMING)):
+            with _telling(self.path(RESUMING)), suppress(FileNotFoundError):
                 os.unlink(self.path(RESUMING))
             self._replace(RESUME, _resume.dump(note), mode=0o600)
 

@@ -59,7 +59,7 @@ options:
       - V(prepare), V(order) and V(confirm) are V(all) in three parts, for a host that is its own controller and cannot
         be waited for by it. They need O(run_id).
       - V(prepare) writes down that the reboot comes, and leaves O(night) for it, which
-        C(lab-auto-update-resume.service) takes up at the next boot. The host has to have that unit, see C(nix/host.nix).
+        C(lab-auto-update-resume.service) takes up at the next boot. The host needs that unit, see C(nix/host.nix).
       - V(order) orders the reboot for when the process of this run has ended.
       - V(confirm) looks at what was booted, on the host itself, and confirms it.
     type: str

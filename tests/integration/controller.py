@@ -1,4 +1,4 @@
-"""A guest of the lab that is a controller: Ansible, a copy of this clone, an inventory as seen from there, and its nights.
+"""A guest of the lab that is a controller: Ansible, a copy of this clone, an inventory as seen from there, its nights.
 
 Guests have no network out, so what they need of PyPI is fetched here, once.
 """
