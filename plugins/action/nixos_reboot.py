@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -113,16 +114,17 @@ class ActionModule(LabAction):
             sleep=time.sleep,
         )
 
-    def _resume(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _resume(self, args: dict[str, Any]) -> str:
         """What the host has to run after its reboot, with all that this takes of here."""
         name = str(self._task_vars["inventory_hostname"])
         witnesses = _witness.answering(args["witnesses"], self._task_vars["hostvars"])
         collections = C.config.get_config_value("COLLECTIONS_PATHS")
-        return {
+        left = {
             "argv": _resume.command(os.path.abspath(sys.argv[0]), sys.executable, name),
             "environment": _resume.environment(os.environ, C.CONFIG_FILE, [str(path) for path in collections]),
             "night": {**args["night"], "witnesses": [witness._asdict() for witness in witnesses]},
         }
+        return json.dumps(left)
 
     def _order(self, args: dict[str, Any], info: dict[str, Any], before: _reboot.Seen, when: str) -> _reboot.Reboot:
         """Order the reboot for when this run has ended."""

@@ -104,11 +104,11 @@ def renew(
     step: Step | None = None,
     guard_seconds: int | None = None,
     proven: bool = False,
-    resume: Mapping[str, object] | None = None,
+    resume: str | None = None,
 ) -> dict[str, object]:
     """Move the deadline, and say which step begins now, or that the running system is proven.
 
-    C(resume) is what finishes the night after a reboot that takes its controller along.
+    C(resume) says what finishes the night after a reboot that takes its controller along.
     """
     if resume is not None and step != "reboot":
         raise LabError(f"resume goes with step=reboot, not with {step}.", "Leave it out.")
@@ -206,7 +206,7 @@ def prove(run: Run) -> None:
     _roots.set_root(run, PROVEN_ROOT, current)
 
 
-def _left(run: Run, run_id: str, target: str | None, resume: Mapping[str, object]) -> _resume.Note:
+def _left(run: Run, run_id: str, target: str | None, resume: str) -> _resume.Note:
     """The note for the next boot, if that can make something of it."""
     left = _resume.note(run_id, resume)
     if not run(["test", "-x", left.argv[0]]).ok:

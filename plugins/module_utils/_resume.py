@@ -8,6 +8,7 @@ the host's own configuration runs that once, at the next boot; see nix/resume.sh
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,13 +46,18 @@ def is_controller(host_boot_id: object, own_boot_id: str) -> bool:
     return own_boot_id != "" and host_boot_id == own_boot_id
 
 
-def note(run_id: str, left: Mapping[str, object]) -> Note:
+def note(run_id: str, text: str) -> Note:
     """Check what a controller left; whatever a line or a variable cannot hold is refused here, and not at the boot."""
-    argv, environment, night = left.get("argv"), left.get("environment"), left.get("night")
+    made = "It is made by the action plugin of nixos_reboot, with phase=prepare."
+    try:
+        left = json.loads(text)
+        argv, environment, night = left["argv"], left["environment"], left["night"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError("resume is not JSON of an object with argv, environment and night.", made) from error
     if not (isinstance(argv, list) and argv and all(isinstance(word, str) and word for word in argv)):
-        raise LabError("resume has no argv, a list of words.", "It is made by the action plugin of nixos_reboot.")
+        raise LabError("resume has no argv, a list of words.", made)
     if not (isinstance(environment, dict) and isinstance(night, dict)):
-        raise LabError("resume lacks environment or night.", "It is made by the action plugin of nixos_reboot.")
+        raise LabError("The environment and the night of resume are not objects.", made)
     for name, value in environment.items():
         if not (isinstance(name, str) and _VARIABLE.fullmatch(name) and isinstance(value, str)):
             raise LabError(f"resume has an environment variable {name!r} that cannot be one.")

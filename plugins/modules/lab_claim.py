@@ -53,9 +53,9 @@ options:
   resume:
     description:
       - With O(state=renewed) and O(step=reboot), what the host runs at its next boot to finish the night, because its
-        controller goes down with it. A dictionary of C(argv), C(environment) and C(night).
+        controller goes down with it. JSON of an object with C(argv), C(environment) and C(night).
       - Filled in by the action plugin of M(homelab.nixos.nixos_reboot).
-    type: dict
+    type: str
   outcome:
     description: With O(state=released), how it ended.
     type: str
@@ -259,7 +259,8 @@ def main() -> None:
             "seconds": {"type": "int", "default": 600},
             "step": {"type": "str", "choices": list(_transaction.STEPS)},
             "guard_seconds": {"type": "int"},
-            "resume": {"type": "dict"},
+            # the settings of an owner are in it, and the journal of the host is not the place for them
+            "resume": {"type": "str", "no_log": True},
             "outcome": {"type": "str", "choices": list(_claim.OUTCOMES)},
             "reason": {"type": "str", "default": ""},
             "remember": {"type": "bool", "default": False},
