@@ -16,9 +16,11 @@ leave() { # SENTENCE…
 }
 
 [ -e "$note" ] || leave
-run_id=$(jq -er 'select(.version == 1) | .run_id | strings' "$note" 2> /dev/null) ||
+run_id=$(jq -er 'select(.version == 1) | .run_id | strings' "$note" 2> /dev/null) && [ -n "$run_id" ] ||
   leave "$note cannot be read; the next run settles what is open."
-fields=$(jq -er 'select(.version == 1) | [.run_id, .step, .boot_id] | map(strings) | @tsv' "$state/transaction.json" 2> /dev/null) ||
+fields=$(jq -er '
+  select(.version == 1) | [.run_id, .step, .boot_id] | select(all(type == "string" and . != "")) | @tsv
+  ' "$state/transaction.json" 2> /dev/null) && [ -n "$fields" ] ||
   leave "Run $run_id left something for this boot, but no transaction of it can be read."
 IFS=$'\t' read -r holder step written_in <<< "$fields"
 [ "$holder" = "$run_id" ] || leave "Run $run_id left something for this boot, but run $holder has the host now."

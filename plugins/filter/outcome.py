@@ -85,7 +85,7 @@ def outcome(
         "must_be_put_back": _outcome.must_be_put_back(evidence, target or None),
         "proven": told.word == "updated",
         "remember": told.remember,
-        "reboots_into": _outcome.reboots_later(evidence),
+        "reboots_into": _outcome.reboots_later(evidence, target or None),
     }
 
 

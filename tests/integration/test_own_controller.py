@@ -1,4 +1,4 @@
-"""A host that is its own controller and flake host: it updates the others, then itself, and ends its night after a boot.
+"""A host that is its own controller and flake host: it updates the others, then itself, and ends that after a boot.
 
 Nights run on that guest, in a unit of their own as a timer would start them; nobody outside helps.
 """
@@ -44,9 +44,8 @@ def wait(fleet: Fleet, condition: Callable[[], bool], what: str) -> None:
     try:
         until(condition, 240, what, 0.5)
     except AssertionError as error:
-        raise AssertionError(
-            f"{error}\n{fleet.lab.journal(BUILDER, '--unit=lab-auto-update-*', '--lines=80')}"
-        ) from None
+        said = fleet.lab.journal(BUILDER, "--unit=lab-auto-update-*", "--lines=80")
+        raise AssertionError(f"{error}\n{said}") from None
 
 
 def ended(fleet: Fleet, controller: Controller, run_id: str) -> dict[str, Any]:
