@@ -1,4 +1,4 @@
-"""What a controller leaves for the boot of its own host: whole, root's, and nothing that a shell could take for more."""
+"""What a controller leaves for the boot of its own host: whole, and nothing that a shell could take for more."""
 
 from __future__ import annotations
 
