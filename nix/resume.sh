@@ -27,7 +27,7 @@ IFS=$'\t' read -r holder step written_in <<< "$fields"
 [ "$step" = reboot ] || leave "Run $run_id is at step $step, which is no reboot; the next run settles it."
 [ "$written_in" != "$(cat "$root/proc/sys/kernel/random/boot_id")" ] || leave # it is still to be rebooted
 
-mv -T "$note" "$taken" && sync "$state" || leave "$note cannot be taken, and is not run for that."
+{ mv -T "$note" "$taken" && sync "$state"; } || leave "$note cannot be taken, and is not run for that."
 mapfile -t argv < <(jq -r '.argv[]' "$taken")
 mapfile -t environment < <(jq -r '.environment | to_entries[] | "\(.key)=\(.value)"' "$taken")
 [ "${#argv[@]}" -gt 0 ] || leave "Run $run_id left nothing to run."
