@@ -14,7 +14,8 @@ in
     enable = lib.mkEnableOption ''
       the boot guard of lab-auto-update, which goes back to the former system
       when an update needed a reboot and nobody could confirm the new system
-      after it
+      after it; and the unit that does so for a host that is its own
+      controller
     '';
   };
 
@@ -52,6 +53,35 @@ in
         Restart = "on-abnormal";
         StateDirectory = "lab-auto-update";
         SyslogIdentifier = "lab-auto-update-boot-guard";
+      };
+    };
+
+    # For a host that is its own controller; it has nothing to do on any other.
+    systemd.services.lab-auto-update-resume = {
+      description = "Finish the night that has rebooted its own controller";
+      wantedBy = [ "multi-user.target" ];
+      after = [
+        "network.target"
+        "nix-daemon.socket"
+      ];
+      unitConfig = {
+        ConditionPathExists = "/var/lib/lab-auto-update/resume.json";
+        RequiresMountsFor = [
+          "/var/lib/lab-auto-update"
+          "/nix"
+        ];
+        # It may return to a system that does not have it.
+        X-StopOnRemoval = false;
+      };
+      restartIfChanged = false;
+
+      path = [ pkgs.jq ];
+      serviceConfig = {
+        Type = "exec";
+        ExecStart = "${pkgs.runtimeShell} ${./resume.sh}";
+        # Each step has an end; this is one for all.
+        RuntimeMaxSec = "6h";
+        SyslogIdentifier = "lab-auto-update-resume";
       };
     };
   };

@@ -17,6 +17,8 @@ revert=lab-auto-update-revert
 activation=lab-auto-update-activation.service
 boot_step=lab-auto-update-boot.service
 boot_guard=lab-auto-update-boot-guard.service
+resume=lab-auto-update-resume.service
+reboot=lab-auto-update-reboot.service
 log=$run/rollback.log
 rebooting=$run/rebooting
 
@@ -185,7 +187,7 @@ stop_updates() {
   # a boot loader is not left half installed
   end=$(($(date +%s) + 120))
   while [ "$(property ActiveState $boot_step)" = activating ] && [ "$(date +%s)" -lt $end ]; do sleep 0.2; done
-  for each in $boot_guard $boot_step $activation; do
+  for each in $resume $boot_guard $boot_step $activation $reboot; do
     quiet systemctl stop "$each"
     quiet systemctl reset-failed "$each"
   done
@@ -200,6 +202,7 @@ stop_updates() {
   quiet shutdown -c --no-wall
   quiet bootctl set-oneshot ""
   rm -f $profiles/system-profiles/lab-candidate $profiles/system-profiles/lab-candidate-*-link
+  rm -f $state/resume.json $state/resuming.json
 }
 
 wait_for_end() {

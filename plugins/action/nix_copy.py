@@ -17,9 +17,20 @@ class ActionModule(LabAction):
         args = dict(self._task.args)
         if "ssh_config" in args:
             raise LabError("ssh_config is made from the inventory.", "Set ansible_host, ansible_port or ansible_user.")
-        if args.get("host"):
+        if "local" in args:
+            raise LabError("local is told by the inventory.", "Leave it out.")
+        if args.get("host") and self._is_builder(str(args["host"]), task_vars):
+            args["local"] = True
+        elif args.get("host"):
             args["ssh_config"] = self._ssh_config(str(args["host"]), args, task_vars["hostvars"])
         return self.run_module("homelab.nixos.nix_copy", args, task_vars)
+
+    def _is_builder(self, host: str, task_vars: Mapping[str, Any]) -> bool:
+        """Whether the task runs on the very host, by whichever of its names."""
+        if host == (self._task.delegate_to or task_vars["inventory_hostname"]):
+            return True
+        variables = task_vars["hostvars"].get(host) or {}
+        return self._connection.transport == "local" and variables.get("ansible_connection") == "local"
 
     def _ssh_config(self, host: str, args: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> str:
         if host not in hostvars:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import UNTOUCHED
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _witness
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, check_seconds
 
 # what starting Python, and a login, may take on a busy host
@@ -28,13 +28,16 @@ class ActionModule(LabAction):
                 "confirm_timeout": {"type": "int", "default": 120},
                 "verify_timeout": {"type": "int", "default": 600},
                 "reboot_timeout": {"type": "int", "default": 600},
+                "witnesses": {"type": "list", "elements": "str", "default": []},
                 **{name: {"type": "raw"} for name in self._task.args if name not in _OWN},
             }
         )
         check_seconds(checked, _TIMEOUTS)
         self._seconds = {name: float(checked[name]) for name in _TIMEOUTS}
         self._task_vars = task_vars
+        self._witnesses = checked["witnesses"]
         args = {**self._task.args, "action": checked["action"]}
+        args.pop("witnesses", None)
         if args["action"] not in _CHANGING:
             return self._module(args)
         if self._task.check_mode:
@@ -97,6 +100,7 @@ class ActionModule(LabAction):
     def _test(self, args: dict[str, Any]) -> dict[str, Any]:
         """Activate, however often the connection is lost meanwhile, and confirm it over a new one."""
         bound = self._seconds["timeout"] + self._seconds["confirm_timeout"]
+        witnesses = _witness.answering(self._witnesses, self._task_vars["hostvars"]) if self._witnesses else []
         result = self._module({**args, "phase": "activate"})
         if not _answered(result):
             result = self.until(lambda: self._module({**args, "phase": "follow"}), _answered, bound + _GRACE)
@@ -106,7 +110,7 @@ class ActionModule(LabAction):
             return result if _answered(result) else {**result, "changed": True, "ending": "unknown"}
         # a connection that was open before the activation proves nothing: ssh, become and Python have to work anew
         answer = self.until(
-            lambda: self._module({**args, "phase": "confirm"}),
+            lambda: self._confirm(args, witnesses),
             lambda answer: not answer.get("failed") or bool(answer.get("reverted") or answer.get("claim_lost")),
             self._seconds["confirm_timeout"],
         )
@@ -115,6 +119,10 @@ class ActionModule(LabAction):
         words = f"The host could not be confirmed over a new connection: {answer.get('msg', '')}"
         ending = "reverted" if answer.get("reverted") else "unconfirmed"
         return {**result, **answer, "ending": ending, "failed": True, "changed": True, "msg": words}
+
+    def _confirm(self, args: Mapping[str, Any], witnesses: Sequence[_witness.Witness]) -> dict[str, Any]:
+        words = _witness.missing(witnesses)
+        return {"failed": True, "msg": words} if words else self._module({**args, "phase": "confirm"})
 
     def _persist(self, args: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Run a step that may be run again, until the host has answered how it ended."""
@@ -129,7 +137,7 @@ class ActionModule(LabAction):
 
 
 _TIMEOUTS = ("timeout", "confirm_timeout", "verify_timeout", "reboot_timeout")
-_OWN = ("action", *_TIMEOUTS)
+_OWN = ("action", "witnesses", *_TIMEOUTS)
 
 
 def _of_system(args: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,9 @@ _value:
       system than the one it came from; V(proven), whether the running system has passed its verification;
       V(remember), whether it was the system that failed, which is then not tried here again; V(counted), whether the
       breaker counts it; V(deferral), whether the host asked not to be touched, or not to be rebooted; V(went_away),
-      whether it could not be reached once since its turn began; V(seen), whether it was looked at tonight.
+      whether it could not be reached once since its turn began; V(seen), whether it was looked at tonight;
+      V(reboots_into), the system into which a host that is its own controller reboots when the night has closed,
+      V(null) for every other.
   type: dict
 """
 
@@ -105,6 +107,7 @@ def outcome(
         "deferral": told.deferral,
         "went_away": _outcome.went_away(evidence),
         "seen": bool((evidence.get("probe") or {}).get("systems")),
+        "reboots_into": _outcome.reboots_later(evidence, target or None),
     }
 
 

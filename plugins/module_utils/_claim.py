@@ -10,7 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _host, _revert, _roots, _settle, _state, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import (
+    _host,
+    _resume,
+    _revert,
+    _roots,
+    _settle,
+    _state,
+    _transaction,
+)
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word
@@ -23,7 +31,7 @@ OUTCOMES: tuple[Word, ...] = get_args(Word)
 _GOOD = ("updated", "pending")
 # which states an option goes with; it would be ignored by others
 _OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("renewed",): ("step", "guard_seconds"),
+    ("renewed",): ("step", "guard_seconds", "resume"),
     ("renewed", "released"): ("proven",),
     ("released",): ("outcome", "remember"),
     ("released", "deferred"): ("reason",),
@@ -97,8 +105,14 @@ def renew(
     step: Step | None = None,
     guard_seconds: int | None = None,
     proven: bool = False,
+    resume: str | None = None,
 ) -> dict[str, object]:
-    """Move the deadline, and say which step begins now, or that the running system is proven."""
+    """Move the deadline, and say which step begins now, or that the running system is proven.
+
+    C(resume) says what finishes the night after a reboot that takes its controller along.
+    """
+    if resume is not None and step != "reboot":
+        raise LabError(f"resume goes with step=reboot, not with {step}.", "Leave it out.")
     boot_id = _host.boot_id(run)
     changes: _transaction.Changes = {}
     if step is not None:
@@ -126,6 +140,11 @@ def renew(
             boot_id=boot_id,
             **changes,
         )
+        if resume is not None:
+            left = _left(run, who.run_id, renewed.target, resume)
+            if not who.dry_run:
+                # before the step: a boot that is counted on finds it
+                state.leave(left)
         if not who.dry_run:
             if proven:
                 prove(run)
@@ -206,6 +225,22 @@ def prove(run: Run) -> None:
     if current is None:
         raise LabError(f"{_host.CURRENT} does not lead to a system.", "Look at the host: this is not a running NixOS.")
     _roots.set_proven(run, current)
+
+
+def _left(run: Run, run_id: str, target: str | None, resume: str) -> _resume.Note:
+    """The note for the next boot, if that can make something of it."""
+    left = _resume.note(run_id, resume)
+    if not run(["test", "-x", left.argv[0]]).ok:
+        raise LabError(
+            f"{left.argv[0]} does not exist on this host, so nobody could finish the night after its reboot.",
+            "Is the controller in a container on it? Then reboot this host by hand, and set lab_reboot to never.",
+        )
+    if not run(["test", "-e", f"{target}/etc/systemd/system/{_resume.UNIT}"]).ok:
+        raise LabError(
+            f"Its new system has no {_resume.UNIT}, which finishes the night after the reboot of its own controller.",
+            "Set services.lab-auto-update-host.enable in its configuration, or reboot it by hand.",
+        )
+    return left
 
 
 def _uptime(run: Run) -> float:

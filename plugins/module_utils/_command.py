@@ -129,7 +129,14 @@ def door(module: AnsibleModule) -> Run:
                 rc, out, err = module.run_command(
                     full,
                     cwd=cwd,
-                    environ_update={"LC_ALL": "C", "LANGUAGE": "C", "PATH": f"{PATH}:{FHS_PATH}", **(env or {})},
+                    environ_update={
+                        "LC_ALL": "C",
+                        "LANGUAGE": "C",
+                        "PATH": f"{PATH}:{FHS_PATH}",
+                        # a unit of systemd has none, where the controller is the host; git and ssh want their files
+                        "HOME": os.path.expanduser("~"),
+                        **(env or {}),
+                    },
                     expand_user_and_vars=False,
                     ignore_invalid_cwd=False,
                     handle_exceptions=False,

@@ -46,6 +46,7 @@ class Request:
     config: str = ""
     ssh_key: str | None = None
     check_signatures: bool = False
+    local: bool = False
     timeout: float = 1800
     options: Mapping[str, object] = field(default_factory=dict)
 
@@ -80,6 +81,10 @@ def copy(run: Run, request: Request) -> dict[str, object]:
         if not run(["nix-store", "--check-validity", path]).ok:
             raise LabError(f"{path} is not in the store of the builder.", "Build it there first.")
     end = began + request.timeout
+    if request.local:
+        # what was built here is kept by the root of the builder
+        result: dict[str, object] = {"store_path": paths[0], "host": request.host, "store": "auto", "changed": False}
+        return {**result, "durations": {"total": round(time.monotonic() - began, 1)}}
     result = _to_store(run, request, paths, end) if request.host is None else _to_host(run, request, paths, end)
     return {**result, "durations": {"total": round(time.monotonic() - began, 1)}}
 

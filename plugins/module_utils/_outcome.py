@@ -142,6 +142,23 @@ def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     return not _is_untouched(made["activation"]) or any(step in made for step in _BOOTING)
 
 
+def reboots_later(evidence: Mapping[str, Any], target: str | None) -> str | None:
+    """The system that a host reboots into when the night has closed, because its controller is on it."""
+    made = steps(evidence)
+    if made.get("rollback_reboot", {}).get("later"):
+        return str(made["rollback"]["system"])
+    return target if made.get("reboot", {}).get("later") and "rollback" not in made else None
+
+
+def _went_wrong(made: Evidence) -> bool:
+    """Whether a step that changes a host failed, other than an activation that a reboot makes up for."""
+    return any(
+        made[step].get("failed") and made[step].get("ending") != Ending.REBOOT_NEEDED.value
+        for step in _CHANGING
+        if step in made
+    )
+
+
 def _before_the_rollout(
     made: Evidence, target: str | None, build_failure: str, adopt_drift: bool, retry_failed: bool, closed: str
 ) -> Outcome | None:
@@ -213,6 +230,9 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: 
         return Outcome("failed", _message(activation)) if failed else Outcome("unchanged", "It would be updated.")
 
     reboot = made.get("reboot", {})
+    if reboot.get("later") and "rollback" not in made and not _went_wrong(made):
+        due = ", ".join(activation.get("reboot_reasons") or ()) or "asked for"
+        return Outcome("pending", f"It is its own controller, and reboots when the night has closed: {due}.")
     if _is_well(made, target) and not made.get("goodbye", {}).get("failed"):
         reasons = made["proof"]["reboot_reasons"]
         if reboot and not reboot.get("rebooted"):

@@ -49,6 +49,7 @@ class Reboot:
     """How a reboot went, every field always set; C(failed) unless the expected system was booted by a new boot.
 
     C(went_back): the new boot is of the system that was booted before. C(confirmed): the host knows that it was seen.
+    C(later): it is to be ordered when the night has closed, because the controller goes down with the host.
     """
 
     rebooted: bool
@@ -61,6 +62,7 @@ class Reboot:
     msg: str
     went_back: bool = False
     confirmed: bool = False
+    later: bool = False
 
 
 def answer(text: str) -> Seen | None:
@@ -153,10 +155,16 @@ def confirm(
 
 
 def not_begun(
-    message: str, before: Seen | None = None, *, connection_lost: bool = False, failed: bool = True
+    message: str,
+    before: Seen | None = None,
+    *,
+    connection_lost: bool = False,
+    failed: bool = True,
+    later: bool = False,
 ) -> Reboot:
     """The result of a reboot that was not asked for."""
-    return Reboot(False, before.boot_id if before else None, None, None, 0.0, connection_lost, failed, message)
+    boot_id = before.boot_id if before else None
+    return Reboot(False, boot_id, None, None, 0.0, connection_lost, failed, message, later=later)
 
 
 def _what(seen: Seen, before: Seen) -> str:

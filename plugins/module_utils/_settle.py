@@ -47,7 +47,8 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
             return {"outcome": None, "reason": "", "left_by": None}
         if isinstance(found, Transaction):
             own = _transaction.is_own(found, mine.controller, mine.run_id)
-            dead = dead_run if found.controller == mine.controller else None
+            # a controller that goes down with its host is dead, and has left to the boot what is to be done
+            dead = dead_run if found.controller == mine.controller and not state.is_left(found.run_id) else None
             if not own and not _transaction.is_over(found, time.time(), dead):
                 raise _transaction.Held(found, time.time())
             if state.guard_acted(found.run_id) and run(["systemctl", "is-active", "--quiet", _info.BOOT_GUARD]).ok:

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _rollout, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _resume, _rollout, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._resume import Note
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
 
 DIRECTORY = "/var/lib/lab-auto-update"
@@ -29,6 +30,9 @@ BOOT_GUARD = "boot-guard"
 # a controller's, of the run that is going on there
 RUN = "run.json"
 DEFERRALS = "deferrals.json"
+# what the next boot has to run, and the same from when it runs
+RESUME = "resume.json"
+RESUMING = "resuming.json"
 
 # the newest are kept
 REMEMBERED = 20
@@ -119,8 +123,9 @@ class State:
             ended = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
             self._replace(LAST, _transaction.lines(ended))
             os.unlink(self.path(TRANSACTION))
-            with suppress(FileNotFoundError):
-                os.unlink(self.path(BOOT_GUARD))
+            for name in (BOOT_GUARD, RESUME, RESUMING):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path(name))
             _sync(self.directory)
 
     def last(self) -> dict[str, object] | None:
@@ -225,6 +230,25 @@ class State:
             os.unlink(self.path(name))
             _sync(self.directory)
 
+    def leave(self, note: Note) -> None:
+        """Leave what the next boot has to run. Root's alone: it may hold whatever the owner's settings do."""
+        with self.locked():
+            with _telling(self.path(RESUMING)), suppress(FileNotFoundError):
+                os.unlink(self.path(RESUMING))
+            self._replace(RESUME, _resume.dump(note), mode=0o600)
+
+    def is_left(self, run_id: str) -> bool:
+        """Whether something is left by C(run_id) for a boot to run, or for this one."""
+        return any(self._left_by(name) == run_id for name in (RESUME, RESUMING))
+
+    def _left_by(self, name: str) -> object:
+        try:
+            data = json.loads(_read(self.path(name)) or "null")
+        except (OSError, ValueError, RecursionError):
+            # the boot cannot make anything of it either
+            return None
+        return data.get("run_id") if isinstance(data, dict) else None
+
     def _write_failed(self, failed: Mapping[str, FailedSystem]) -> None:
         systems = {system: vars(entry) for system, entry in failed.items()}
         self._replace(FAILED, _transaction.lines({"version": _transaction.VERSION, "systems": systems}))
@@ -273,14 +297,14 @@ class State:
                 os.chmod(path, 0o755)
             _sync(os.path.dirname(path))
 
-    def _replace(self, name: str, text: str) -> None:
+    def _replace(self, name: str, text: str, mode: int = 0o644) -> None:
         """Give a file its new contents. The temporary name is fixed: a killed writer leaves one file, not many."""
         path = self.path(name)
         temporary = f"{path}.new"
         with _telling(path):
             try:
                 with open(temporary, "w", encoding="utf-8") as file:
-                    os.fchmod(file.fileno(), 0o644)
+                    os.fchmod(file.fileno(), mode)
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())

@@ -53,6 +53,12 @@ options:
   guard_seconds:
     description: With O(state=renewed), how long after its own start the boot guard waits for a confirmation.
     type: int
+  resume:
+    description:
+      - With O(state=renewed) and O(step=reboot), what the host runs at its next boot to finish the night, because its
+        controller goes down with it. JSON of an object with C(argv), C(environment) and C(night).
+      - Filled in by the action plugin of M(homelab.nixos.nixos_reboot).
+    type: str
   outcome:
     description: With O(state=released), how it ended.
     type: str
@@ -299,6 +305,8 @@ def main() -> None:
             "seconds": {"type": "int", "default": 600},
             "step": {"type": "str", "choices": list(_transaction.STEPS)},
             "guard_seconds": {"type": "int"},
+            # the settings of an owner are in it, and the journal of the host is not the place for them
+            "resume": {"type": "str", "no_log": True},
             "outcome": {"type": "str", "choices": list(_claim.OUTCOMES)},
             "reason": {"type": "str", "default": ""},
             "remember": {"type": "bool", "default": False},
@@ -319,7 +327,10 @@ def main() -> None:
         if params["state"] == "taken":
             result = _claim.take(run, state, who)
         elif params["state"] == "renewed":
-            result = _claim.renew(run, state, who, params["step"], params["guard_seconds"], params["proven"])
+            result = _claim.renew(
+                *(run, state, who),
+                *(params["step"], params["guard_seconds"], params["proven"], params["resume"]),
+            )
         elif params["state"] == "settled":
             result = _claim.settle(run, state, who)
         elif params["state"] == "deferred":

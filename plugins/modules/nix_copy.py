@@ -69,6 +69,12 @@ options:
       - The ssh configuration for O(host), in which it is named by its name in the inventory.
       - Set by the action plugin of this module, which refuses it in a task.
     type: str
+  local:
+    description:
+      - Whether O(host) is the builder itself, to which nothing has to be copied.
+      - Set by the action plugin of this module, which refuses it in a task.
+    type: bool
+    default: false
 requirements:
   - Python 3.11 or newer, Nix 2.26 or newer and ssh on the builder
 attributes:
@@ -199,6 +205,7 @@ def main() -> None:
             "options": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 1800},
             "ssh_config": {"type": "str"},
+            "local": {"type": "bool", "default": False},
         },
         mutually_exclusive=[("host", "store")],
         required_one_of=[("host", "store")],
@@ -207,7 +214,7 @@ def main() -> None:
     # the action plugin has put the user into the configuration
     del module.params["user"]
     text = module.params.pop("ssh_config")
-    if text is None and module.params["host"] is not None:
+    if text is None and module.params["host"] is not None and not module.params["local"]:
         module.fail_json(msg="nix_copy needs its action plugin. Call it as homelab.nixos.nix_copy.")
     # not module.tmpdir, which may have a blank in it: Nix splits the options of ssh there
     with tempfile.NamedTemporaryFile("w", prefix="ssh_config-", encoding="utf-8") as file:

@@ -31,6 +31,9 @@ options:
 requirements:
   - NixOS with Python 3.11 or newer, Nix 2.26 or newer, systemd 250 or newer
 attributes:
+  action:
+    support: full
+    description: Tells RV(is_controller), which only the controller knows.
   check_mode:
     support: full
     description: Changes nothing.
@@ -268,6 +271,11 @@ generations:
     - generation: 1
       system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
       time: 1795375200
+is_controller:
+  description: Whether this host is the controller itself, by the boot that both are in, whatever its name is.
+  returned: success, with the action plugin
+  type: bool
+  sample: false
 failed_units:
   description: All units that are failed, or wait to be restarted because they failed.
   returned: success

@@ -54,6 +54,34 @@ options:
     description: How long the verification after the reboot may take, in seconds. The boot guard waits for it.
     type: int
     default: 600
+  patience:
+    description:
+      - How long, in seconds, a host that cannot be reached before its reboot is asked again, each time over a new
+        connection.
+    type: int
+    default: 0
+  phase:
+    description:
+      - V(prepare), V(order) and V(confirm) are V(all) in three parts, for a host that is its own controller and cannot
+        be waited for by it. They need O(run_id).
+      - V(prepare) writes down that the reboot comes, and leaves O(night) for it, which
+        C(lab-auto-update-resume.service) takes up at the next boot. The host needs that unit, see C(nix/host.nix).
+      - V(order) orders the reboot for when the process of this run has ended.
+      - V(confirm) looks at what was booted, on the host itself, and confirms it.
+    type: str
+    choices: [all, prepare, order, confirm]
+    default: all
+  witnesses:
+    description:
+      - Other hosts, by their names in the inventory. Those that take a connection with O(phase=prepare) are left with
+        the note; with O(phase=confirm), one of them has to take one, or else the boot is not confirmed.
+    type: list
+    elements: str
+    default: []
+  night:
+    description: With O(phase=prepare), what C(playbooks/resume.yml) has to know of the night.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: full
@@ -125,6 +153,11 @@ confirmed:
   returned: always
   type: bool
   sample: true
+later:
+  description: Whether the reboot is still to come, after the end of this run; only with V(prepare) and V(order).
+  returned: always
+  type: bool
+  sample: false
 connection_lost:
   description: Whether the host did not answer in the end.
   returned: always
@@ -146,6 +179,10 @@ def main() -> None:
             "controller": {"type": "str"},
             "confirm_timeout": {"type": "int", "default": 300},
             "verify_timeout": {"type": "int", "default": 600},
+            "patience": {"type": "int", "default": 0},
+            "phase": {"type": "str", "choices": ["all", "prepare", "order", "confirm"], "default": "all"},
+            "witnesses": {"type": "list", "elements": "str", "default": []},
+            "night": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

@@ -94,6 +94,14 @@ options:
         uses is not part of the system.
     type: bool
     default: true
+  witnesses:
+    description:
+      - Other hosts, by their names in the inventory. If one of them takes a connection before the activation, one has
+        to take one after it, or else the new system counts as one in which nobody reached the host.
+      - For a host that is its own controller, which would reach itself without any network.
+    type: list
+    elements: str
+    default: []
   run_id:
     description: The claim under which to act, see M(homelab.nixos.lab_claim).
     type: str
@@ -320,6 +328,7 @@ def main() -> None:
             "require_python": {"type": "bool", "default": True},
             "run_id": {"type": "str"},
             "controller": {"type": "str"},
+            "witnesses": {"type": "list", "elements": "str", "default": []},
             "phase": {"type": "str", "choices": ["activate", "follow", "confirm"]},
         },
         mutually_exclusive=[("system", "flake")],
@@ -331,7 +340,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = dict(module.params)
-    del params["reboot_timeout"]  # the action plugin's
+    # the action plugin's
+    del params["reboot_timeout"], params["witnesses"]
     try:
         request = _rebuild.request(check_mode=module.check_mode, **params)
         result = _rebuild.perform(door(module), State(), request)

@@ -61,14 +61,19 @@ def name() -> str:
     return re.sub(r"[^!-~]", "", platform.node())[:64] or "unnamed"
 
 
+def boot_id() -> str:
+    """The boot that this machine is in, empty when that cannot be told."""
+    return _read(_BOOT_ID).strip()
+
+
 def process(pid: int) -> Process | None:
     """The identity of a process that runs, C(None) when it cannot be told."""
     stat = _stat(pid)
-    boot_id = _read(_BOOT_ID).strip()
+    boot = boot_id()
     namespace = _pid_namespace()
-    if stat is None or not boot_id or namespace is None:
+    if stat is None or not boot or namespace is None:
         return None
-    return Process(pid=pid, start=stat[1], boot_id=boot_id, pid_namespace=namespace)
+    return Process(pid=pid, start=stat[1], boot_id=boot, pid_namespace=namespace)
 
 
 def command(pid: int) -> list[str]:
@@ -101,10 +106,10 @@ def is_dead(recorded: Mapping[str, Any] | None, *, same_machine: bool) -> bool:
         was = _transaction.process(recorded)
     except Unreadable:
         return False
-    boot_id = _read(_BOOT_ID).strip()
-    if not boot_id:
+    boot = boot_id()
+    if not boot:
         return False
-    if was.boot_id != boot_id:
+    if was.boot_id != boot:
         return same_machine
     # a container's pids mean nothing outside of it
     return was.pid_namespace == _pid_namespace() and _is_gone(was)

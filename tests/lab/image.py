@@ -13,8 +13,9 @@ from pathlib import Path
 from ._system import CACHE, fail, in_root, locked, run
 
 FLAKE = Path(__file__).resolve().parent / "flake"
-# the boot guard of the hosts' module, which is no stand-in
-GUARD = Path(__file__).resolve().parents[2] / "nix" / "boot-guard.sh"
+# the units of the hosts' module, which are no stand-ins
+NIX = Path(__file__).resolve().parents[2] / "nix"
+GUARD = (NIX / "boot-guard.sh", NIX / "resume.sh")
 
 SUITES = {"trixie": "trixie", "forky": "forky"}
 
@@ -299,7 +300,7 @@ def systems(base: Path, hosts: dict[str, dict[str, object]]) -> Systems:
         for path in sorted(FLAKE.rglob("*"))
         if path.is_file() and path.name != "hosts.json"
     )
-    sources += GUARD.read_text()
+    sources += "".join(script.read_text() for script in GUARD)
     hosts_text = hosts_json(hosts)
     # a base image made again may hold other versions under the same recipe
     pieces = (base / "stand-ins.json").read_text()
@@ -322,7 +323,8 @@ def _fill_systems(directory: Path, base: Path, hosts_text: str) -> None:
         path.mkdir()
     for source, place in (("nixos", "etc/nixos"), ("packages", "srv/packages"), ("tools", "srv/tools")):
         shutil.copytree(FLAKE / source, upper / place)
-    shutil.copy(GUARD, upper / "etc/nixos/scripts")
+    for script in GUARD:
+        shutil.copy(script, upper / "etc/nixos/scripts")
     (upper / "etc/nixos/hosts.json").write_text(hosts_text)
     shutil.copy(base / "stand-ins.json", upper / "etc/nixos/stand-ins.json")
     built = in_root(merged, ["bash", "-c", BUILD_SYSTEMS], lower=[base / "root"], upper=upper, work=work)

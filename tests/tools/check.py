@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "tests" / "output"
 VENV = ROOT / ".venv" / "bin"
 TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
-SCRIPTS = (".ci/run", "nix/boot-guard.sh", "playbooks/files/rollback.sh", *TOOLS)
+SCRIPTS = (".ci/run", "nix/boot-guard.sh", "nix/resume.sh", "playbooks/files/rollback.sh", *TOOLS)
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 MINUTES = 40  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
@@ -100,6 +100,9 @@ SCENARIOS = (
     "recovery",
     "reboots",
     "two_controllers",
+    "fleet",
+    "stages",
+    "own_controller",
     ROLLBACK,
     "interrupted",
 )
@@ -124,10 +127,10 @@ def long_scenarios(*names: str) -> tuple[Step, ...]:
 STEPS: dict[str, tuple[Step, ...]] = {
     "all": (
         *LINT[:3],
-        *scenarios("nightly"),
+        *scenarios("fleet", "nightly"),
         NIX,
         HOSTS,
-        *scenarios("recovery", "delivery", "prepare", "reverts", "lab", "reboots"),
+        *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "lab", "reboots", "own_controller"),
         CORE,
         *scenarios("two_controllers", "inventory", ROLLBACK),
         MOLECULE,

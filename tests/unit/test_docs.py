@@ -12,6 +12,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _activation_unit,
     _info,
     _nix,
+    _resume,
     _revert_units,
     _state,
     _transaction,
@@ -69,6 +70,7 @@ def test_every_unit_it_names_is_one_and_none_is_missing():
     (rollback,) = re.findall(r"^unit=(\S+)$", ROLLBACK, re.MULTILINE)
     units = {
         *(_revert_units.ACTIVATION, _revert_units.REVERT, _activation_unit.BOOT, _info.BOOT_GUARD, rollback),
+        *(_resume.UNIT, _resume.REBOOT_UNIT),
         *map(_revert_units.timer, _revert_units.STAGES),
     }
     assert named == units
@@ -82,6 +84,7 @@ def test_every_unit_it_names_is_one_and_none_is_missing():
             {
                 *(_state.TRANSACTION, _state.LAST, _state.FAILED, _state.DEFERRALS, _state.BOOT_GUARD, "rollback.log"),
                 DEFAULTS["lab_hold_file"].removeprefix(f"{_state.DIRECTORY}/"),
+                *(_state.RESUME, _state.RESUMING),
             },
         ),
         (
@@ -125,6 +128,18 @@ def test_the_module_of_the_host_is_the_flakes():
     assert "options.services.lab-auto-update-host" in (ROOT / "nix/host.nix").read_text()
     assert "nixosModules.host" in SAFETY
     assert "services.lab-auto-update-host.enable = true" in SAFETY
+
+
+def test_what_finishes_a_night_is_called_the_same_everywhere():
+    module = (ROOT / "nix/host.nix").read_text()
+    script = (ROOT / "nix/resume.sh").read_text()
+    assert f"systemd.services.{_resume.UNIT.removesuffix('.service')} = " in module
+    assert f"{_state.DIRECTORY}/{_state.RESUME}" in module
+    assert f"$state/{_state.RESUME}\n" in script and f"$state/{_state.RESUMING}\n" in script
+    playbook = (ROOT / f"playbooks/{_resume.PLAYBOOK.rpartition('.')[2]}.yml").read_text()
+    assert f"{_state.DIRECTORY}/{_state.RESUMING}" in playbook
+    for unit in (_resume.UNIT, _resume.REBOOT_UNIT):
+        assert f"={unit}\n" in ROLLBACK
 
 
 def test_the_readme_leads_to_it():

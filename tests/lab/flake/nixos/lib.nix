@@ -156,7 +156,7 @@ let
         chmod +x $out/bin/$pname
       '';
 
-      # The script of nix/host.nix, put beside the others by tests/lab/image.py, in the unit that nix/host.nix makes.
+      # The scripts of nix/host.nix, put beside the others by tests/lab/image.py, in the units that nix/host.nix makes.
       guard = if !(host.guard or true) || has "guard-gone" then { } else {
         "lab-auto-update-boot-guard.service" = {
           wantedBy = "multi-user.target";
@@ -178,6 +178,25 @@ let
             Restart=on-abnormal
             StateDirectory=lab-auto-update
             SyslogIdentifier=lab-auto-update-boot-guard
+          '';
+        };
+        "lab-auto-update-resume.service" = {
+          wantedBy = "multi-user.target";
+          text = ''
+            [Unit]
+            Description=Finish the night that has rebooted its own controller
+            ConditionPathExists=/var/lib/lab-auto-update/resume.json
+            After=network.target nix-daemon.socket
+            RequiresMountsFor=/var/lib/lab-auto-update /nix
+            X-RestartIfChanged=false
+            X-StopOnRemoval=false
+
+            [Service]
+            Type=exec
+            Environment=PATH=${userland}/bin
+            ExecStart=${userland}/bin/bash ${builtins.toFile "resume.sh" (readFile ./scripts/resume.sh)}
+            RuntimeMaxSec=6h
+            SyslogIdentifier=lab-auto-update-resume
           '';
         };
       };

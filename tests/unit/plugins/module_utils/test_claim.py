@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,8 @@ class Programs:
 
     proven: str = OLD
     asked: list[tuple[str, ...]] = field(default_factory=list)
+    # the option of the C(test) that finds nothing
+    missing: str = ""
 
     def __call__(
         self,
@@ -53,7 +56,7 @@ class Programs:
         answer = {"grep": read, "realpath": f"{NEW}\n", "readlink": f"{self.proven}\n"}.get(argv[0])
         if answer is None:
             self.asked.append(tuple(argv))
-        return Completed(tuple(argv), 0, answer or "", "")
+        return Completed(tuple(argv), int(argv[:2] == ["test", self.missing]), answer or "", "")
 
 
 @pytest.fixture
@@ -181,6 +184,44 @@ def test_what_was_verified_is_not_the_boot_that_comes_next(run: Programs, state:
     assert not held(state).verified
 
 
+LEFT = json.dumps({"argv": ["/bin/ansible-playbook", "x"], "environment": {}, "night": {}})
+
+
+def test_what_finishes_a_night_is_left_before_the_step_that_counts_on_it(run: Programs, state: State):
+    _claim.take(run, state, US)
+    state.write(replace(held(state), step="verification", origin=OLD, target=NEW))
+    _claim.renew(run, state, replace(US, dry_run=True), step="reboot", resume=LEFT)
+    assert not state.is_left("run-1")
+    _claim.renew(run, state, US, step="reboot", guard_seconds=60, resume=LEFT)
+    assert (held(state).step, state.is_left("run-1")) == ("reboot", True)
+    assert ("test", "-e", f"{NEW}/etc/systemd/system/lab-auto-update-resume.service") in run.asked
+    with pytest.raises(LabError, match="resume goes with step=reboot"):
+        _claim.renew(run, state, US, step="commit", resume=LEFT)
+
+
+@pytest.mark.parametrize(("missing", "words"), [("-x", "in a container"), ("-e", "lab-auto-update-host.enable")])
+def test_a_host_that_could_not_finish_its_night_is_not_left_to_do_so(
+    run: Programs, state: State, missing: str, words: str
+):
+    _claim.take(run, state, US)
+    state.write(replace(held(state), step="verification", origin=OLD, target=NEW))
+    run.missing = missing
+    with pytest.raises(LabError, match=words):
+        _claim.renew(run, state, US, step="reboot", resume=LEFT)
+    assert (held(state).step, state.is_left("run-1")) == ("verification", False)
+
+
+def test_a_run_that_went_down_with_its_host_is_not_taken_for_dead_while_its_boot_has_to_finish_it(
+    run: Programs, state: State
+):
+    _claim.take(run, state, US)
+    state.write(replace(held(state), step="verification", origin=OLD, target=NEW))
+    _claim.renew(run, state, US, step="reboot", resume=LEFT)
+    with pytest.raises(Held):
+        _claim.settle(run, state, replace(US, run_id="run-2", dead_run="run-1"))
+    assert held(state).run_id == "run-1"
+
+
 def test_only_the_holder_releases_and_it_does_so_once(run: Programs, state: State):
     _claim.take(run, state, US)
     with pytest.raises(ClaimLost, match="held by tower"):
@@ -242,6 +283,7 @@ PARAMS: dict[str, Any] = {
     "dead_run": None,
     "step": None,
     "guard_seconds": None,
+    "resume": None,
     "outcome": None,
     "reason": "",
     "remember": False,
@@ -263,6 +305,7 @@ def test_the_options_say_who_asks():
         ({"process": {"pid": 1}}, "process is not"),
         ({"step": "activation"}, "step goes with state=renewed, not with taken"),
         ({"guard_seconds": 5}, "guard_seconds goes with"),
+        ({"resume": "{}"}, "resume goes with state=renewed"),
         ({"proven": True}, "proven goes with state=renewed or released"),
         ({"state": "taken", "reason": "x"}, "reason goes with state=released or deferred"),
         ({"state": "deferred", "remember": True}, "remember goes with state=released"),

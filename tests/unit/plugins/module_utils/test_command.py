@@ -1,5 +1,7 @@
 """The door to processes: what a program reads."""
 
+import os
+import pwd
 import subprocess
 from typing import Any, cast
 
@@ -11,6 +13,7 @@ class Module:
     """Runs programs as AnsibleModule does: without data of their own, they read what it reads."""
 
     def run_command(self, argv: list[str], **_more: Any) -> tuple[int, bytes, bytes]:
+        self.environment = _more["environ_update"]
         done = subprocess.run(argv, capture_output=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
@@ -21,6 +24,15 @@ def test_a_program_reads_what_it_is_given_and_no_more(data: str) -> None:
     assert run(["cat"], data=data).stdout == data
     # and the next one reads nothing of it
     assert run(["head", "--bytes=1"], data="z").stdout == "z"
+
+
+def test_a_program_has_a_home_where_a_unit_of_systemd_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Module()
+    monkeypatch.delenv("HOME")
+    door(cast(Any, module))(["true"])
+    assert module.environment["HOME"] == pwd.getpwuid(os.getuid()).pw_dir
+    door(cast(Any, module))(["true"], env={"HOME": "/elsewhere"})
+    assert module.environment["HOME"] == "/elsewhere"
 
 
 def test_a_program_that_ends_without_reading_is_told_as_it_ended() -> None:

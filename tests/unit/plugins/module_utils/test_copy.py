@@ -80,6 +80,12 @@ def test_the_root_is_made_before_the_copy() -> None:
     assert env == {"NIX_SSHOPTS": "-F /tmp/ssh_config"}
 
 
+def test_to_itself_the_builder_copies_nothing() -> None:
+    result, script = push(VALID, local=True, config="")
+    assert (result["changed"], result["store_path"]) == (False, SYSTEM)
+    assert [argv for argv, _ in script.calls] == [["nix-store", "--check-validity", SYSTEM]]
+
+
 def test_a_path_that_is_there_is_not_copied_again() -> None:
     result, _ = push(VALID, CLOSURE, answer())
     assert result["changed"] is False

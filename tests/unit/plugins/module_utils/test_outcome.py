@@ -169,6 +169,32 @@ def test_a_boot_that_is_tried_first_ends_as_updated_only_after_the_boot_default_
     assert not _outcome.must_be_put_back(done, NEW)
 
 
+def test_a_host_that_reboots_after_the_night_is_pending_and_nothing_of_it_is_put_back():
+    later = {**ACTIVATED, "boot_once": {"changed": True}, "reboot": {"later": True, "rebooted": False}}
+    told = _outcome.outcome(later, NEW)
+    assert (told.word, told.bad, told.remember) == ("pending", False, False)
+    assert "when the night has closed" in told.reason
+    assert _outcome.reboots_later(later, NEW) == NEW
+    # the activation may be what only a reboot can make
+    refused = {"failed": True, "changed": False, "ending": "reboot_needed", "reboot_reasons": ["inhibitor"]}
+    assert word({**BEGUN, "activation": refused, "reboot": later["reboot"]}) == "pending"
+    # what fails after that takes the host back
+    failed = {**later, "goodbye": LOST}
+    assert word(failed) == "lost"
+    back = {**later, "proof": ILL, "rollback": {"changed": True, "system": OLD}, "rollback_proof": look(OLD)}
+    assert word(back) == "rolled_back"
+    assert _outcome.reboots_later(back, NEW) is None
+    assert _outcome.reboots_later({**back, "rollback_reboot": {"later": True}}, NEW) == OLD
+
+
+def test_what_a_boot_after_the_night_showed_ends_it_as_in_the_night():
+    booted = {**ACTIVATED, "boot_once": {"changed": True}, "reboot": {"rebooted": True}, "reboot_verification": WELL}
+    assert word({**booted, "commit_booted": {"changed": True}, "proof": look(NEW)}) == "updated"
+    ill = {**booted, "reboot_verification": ILL, "rollback": {"system": OLD}, "rollback_proof": look(OLD, ("kernel",))}
+    told = _outcome.outcome({**ill, "rollback_verification": WELL}, NEW)
+    assert (told.word, told.remember) == ("rolled_back", True)
+
+
 def test_a_host_that_could_not_be_released_is_updated_all_the_same():
     assert word({**COMMITTED, "proof": look(NEW), "release": LOST}) == "updated"
 

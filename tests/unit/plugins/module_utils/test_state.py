@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _state, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._resume import Note
 from ansible_collections.homelab.nixos.plugins.module_utils._state import Deferrals, FailedSystem, State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Held, Torn, Transaction
 
@@ -180,6 +181,24 @@ def test_the_boot_guard_has_acted_for_the_run_that_it_names(state: State):
     Path(state.path("boot-guard")).write_text("run-1\n")
     assert state.guard_acted("run-1")
     assert not state.guard_acted("run-2")
+
+
+def test_what_is_left_for_a_boot_is_roots_alone_and_goes_with_the_transaction(state: State):
+    state.write(replace(ACTIVATING, step="reboot"))
+    assert not state.is_left("run-1")
+    state.leave(Note("run-1", ("/bin/true",), {}, {"secret": "x"}))
+    assert stat.S_IMODE(os.stat(state.path("resume.json")).st_mode) == 0o600
+    assert state.is_left("run-1") and not state.is_left("run-2")
+    # as the boot does when it begins with it
+    os.rename(state.path("resume.json"), state.path("resuming.json"))
+    assert state.is_left("run-1")
+    state.leave(Note("run-1", ("/bin/true",), {}, {}))
+    assert names(state) == {"lock", "transaction.json", "resume.json"}
+    os.rename(state.path("resume.json"), state.path("resuming.json"))
+    state.close("updated", "", NOW)
+    assert names(state) == {"lock", "last.json"}
+    Path(state.path("resume.json")).write_text("{")
+    assert not state.is_left("run-1")
 
 
 def test_a_directory_that_cannot_be_written_is_named_with_a_remedy(tmp_path: Path):
