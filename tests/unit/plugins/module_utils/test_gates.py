@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -368,7 +369,12 @@ class Host:
     """A host that gives recorded answers; C(ended) sessions are listed until they are asked for."""
 
     def __init__(self, **answers: str) -> None:
-        self.answers = {"list-sessions": LIST_257, "cat": CGROUP, "ps": PS, "stat": f"{TYPED} /dev/pts/0\n"} | answers
+        self.answers = {
+            "list-sessions": LIST_257,
+            "cat": CGROUP,
+            "ps": PS,
+            "stat": f"{int(time.time()) - 60} /dev/pts/0\n",
+        } | answers
         self.ended: list[str] = []
         self.asked: list[tuple[str, ...]] = []
 
