@@ -33,7 +33,7 @@ requirements:
 attributes:
   action:
     support: full
-    description: Tells RV(is_controller), which only the controller knows.
+    description: Makes a lost connection a result, has O(patience), and tells RV(is_controller).
   check_mode:
     support: full
     description: Changes nothing.
@@ -44,9 +44,6 @@ attributes:
     support: full
     platforms: linux
     description: NixOS.
-  action:
-    support: full
-    description: Makes a lost connection a result, and has O(patience).
 notes:
   - Run it with C(become), C(bootctl) reads the EFI system partition as root only.
 """

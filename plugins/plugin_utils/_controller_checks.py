@@ -162,8 +162,8 @@ def _once(check: UserCheck) -> UserCheck:
 
 
 def _compiled(check: UserCheck) -> Any:
-    """The JMESPath expression of a check."""
-    assert isinstance(check.what, Http)
+    """The JMESPath expression of a check, which is one of HTTP."""
+    expression = check.what.json if isinstance(check.what, Http) else None
     try:
         import jmespath
     except ImportError as error:
@@ -172,11 +172,11 @@ def _compiled(check: UserCheck) -> Any:
             "Install it for the Python that runs Ansible, as requirements.txt has it.",
         ) from error
     try:
-        return jmespath.compile(check.what.json)
+        return jmespath.compile(expression)
     except jmespath.exceptions.JMESPathError as error:
         words = " ".join(str(error).split())
         raise LabError(
-            f"checks: the check {check.name} has json {check.what.json!r}: {words}",
+            f"checks: the check {check.name} has json {expression!r}: {words}",
             "It is a JMESPath expression, see https://jmespath.org.",
         ) from error
 
