@@ -59,7 +59,8 @@ def test_times_have_the_defaults_that_it_says():
     assert {name: int(seconds) for name, seconds in rows.items()} == {name: DEFAULTS[name] for name in rows}
     both = DEFAULTS["lab_activation_timeout"] + DEFAULTS["lab_confirm_timeout"]
     assert f"has both: {both} s" in SAFETY
-    verification = DEFAULTS["lab_settle"] + 180 + DEFAULTS["lab_reboot_delay"] + 60 + DEFAULTS["lab_reboot_timeout"]
+    question = DEFAULTS["lab_settle"] + DEFAULTS["lab_confirm_timeout"] + 180
+    verification = question + DEFAULTS["lab_reboot_delay"] + 60 + DEFAULTS["lab_reboot_timeout"]
     assert f"| (verification) | {verification} s |" in SAFETY
     assert f"killed {_revert_units.STOP_SECONDS} s later" in SAFETY
     assert f"the newest {_state.REMEMBERED} |" in SAFETY
@@ -84,7 +85,7 @@ def test_every_unit_it_names_is_one_and_none_is_missing():
             {
                 *(_state.TRANSACTION, _state.LAST, _state.FAILED, _state.DEFERRALS, _state.BOOT_GUARD, "rollback.log"),
                 DEFAULTS["lab_hold_file"].removeprefix(f"{_state.DIRECTORY}/"),
-                *(_state.RESUME, _state.RESUMING),
+                *(_state.RESUME, _state.RESUMING, "rollout-….json"),
             },
         ),
         (
