@@ -218,7 +218,9 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: 
     # what a host booted last is its way back where it runs the target already
     origin = systems.get("booted") if systems["current"] == target else systems["current"]
     same_boot = rebooted_below or look.get("boot_id") == made["probe"].get("boot_id")
-    if look.get("systems") != systems or not same_boot:
+    # it may have booted what it only ran before
+    anew = {"booted": ""} if rebooted_below else {}
+    if {**look.get("systems", {}), **anew} != {**systems, **anew} or not same_boot:
         unseen = _message(look) or "It could not be looked at again."
         return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else unseen)
     if not gate.get("healthy"):

@@ -389,7 +389,7 @@ def test_a_machine_that_a_host_takes_down_and_that_does_not_come_back_is_that_ho
 
 
 def test_a_host_whose_machine_was_rebooted_below_it_is_the_one_that_was_looked_at():
-    made = {**CLAIMED, "look_again": {**look(OLD), "boot_id": "another"}, "gate_again": WELL}
+    made = {**CLAIMED, "look_again": {**look(OLD, booted=NEW), "boot_id": "another"}, "gate_again": WELL}
     assert word(made) == "deferred"
     assert word(made, rebooted_below=True) == "failed"  # nothing was activated yet
 
