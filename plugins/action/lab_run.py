@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -11,12 +13,18 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.homelab.nixos.plugins import filter as filters
 from ansible_collections.homelab.nixos.plugins.module_utils import _hold, _settings, _user_checks, _windows
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks, _runs
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
+
+# A run's main process imports this plugin before it forks its workers, one for each task of each host, and they inherit
+# what it has. Otherwise each would compile all filters anew to use one of them, which took a fifth of a night.
+for _filter in pkgutil.iter_modules(filters.__path__):
+    importlib.import_module(f"{filters.__name__}.{_filter.name}")
 
 # Settings with a language of their own, by what takes them apart.
 _LANGUAGES: dict[str, _settings.Parser] = {
