@@ -81,7 +81,7 @@ def test_a_limit_updates_exactly_that_group(fleet: Fleet):
     night = fleet.night("--limit", "development", "-e", numbers)
     assert night.rc == 0, night.output
     assert night.outcomes == {"dev": "updated"}
-    assert re.search(r"in this order: dev'", night.output)
+    assert re.search(r"in this order:\n +STAGE .*\n +development +1 +1 +dev\n\n", night.output)
     after = fleet.looks()
     assert after["dev"].is_on(fleet.target("dev"))
     assert after["dev"] != before.pop("dev")

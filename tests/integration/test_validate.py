@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.integration.fleet import ROOT, Night
@@ -20,7 +23,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "builder": {"lab_managed": False},
 }
 EVERYBODY = {"lab_stages": ["dev", "infra"], "lab_batch": 2, "lab_flake_host": "builder"}
-PLAN = "in this order: dev, then web + nas"
+PLAN = "in this order: STAGE BATCH AT ONCE HOSTS dev 1 1 dev infra 2 2 web + nas"
 
 
 def nowhere(directory: Path, **hosts: dict[str, Any]) -> Nowhere:
@@ -40,6 +43,18 @@ def test_the_plan_is_printed_and_nobody_contacted(tmp_path: Path):
     assert hosts.contacts() == 0
     # nor is anything written
     assert not hosts.state.exists()
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "large"])
+def test_the_examples_are_planned_by_the_playbook_as_the_docs_show(name: str):
+    call = f"$ ansible-playbook playbooks/validate.yml -i tests/inventories/{name}\n"
+    shown = (ROOT / "docs/rollout.md").read_text().split(call)[1].split("```")[0]
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), *call.split()[2:]]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    begin = lines.index("A night, in this order:") + 1
+    told = lines[begin : begin + len(shown.splitlines())]
+    assert told == [line.strip() for line in shown.splitlines()]
 
 
 def test_misspelt_names_of_hosts_and_of_the_command_line_stop_every_night_before_the_first_contact(tmp_path: Path):
@@ -95,7 +110,7 @@ def test_only_hosts_of_the_night_are_looked_at(tmp_path: Path):
     hosts = nowhere(tmp_path, web={"lab_satge": "dev"})
     night = hosts.begin("playbooks/validate.yml", "--limit", "dev").wait(60)
     assert night.rc == 0
-    assert "in this order: dev'" in said(night)
+    assert "in this order: STAGE BATCH AT ONCE HOSTS dev 1 1 dev PLAY RECAP" in said(night)
 
 
 def settings_of(night: Night, host: str) -> dict[str, Any]:
