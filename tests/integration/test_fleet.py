@@ -192,16 +192,15 @@ def test_absent_hosts_cost_one_connect_timeout_and_a_laptop_that_is_off_is_no_ne
     for host in off:
         fleet.lab.stop(host)
     night = fleet.night("--limit", "!dns,!web,!host7,!host8")
-    stale = fleet.night("--limit", "host10,dev", lab_stale_after=0)
     for host in off:
         fleet.lab.start(host, wait=True)
     assert night.rc == 0, night.output
     assert {host for host, outcome in night.outcomes.items() if outcome == "unreachable"} == set(off)
     assert "connection" in night.reason("host6").lower()
-    assert night.reason("host10") == ""
+    # the last of the table, and not a word about it
+    assert re.search(r"host10 +unreachable +not seen\n\n", night.output)
     # one ConnectTimeout of ansible.cfg, and half of the night again for a busy machine
     assert night.seconds < 1.5 * usual.seconds + 10
-    assert "host10 has not been updated for 0 days" not in stale.output
 
 
 def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_that_would_not_fit(fleet: TenGuests):
@@ -256,21 +255,28 @@ def logged_in(fleet: TenGuests, host: str) -> Iterator[None]:
     ssh = ["ssh", "-F", str(fleet.lab.ssh_config), "-tt", "-o", "ControlMaster=no", "-o", "ControlPath=none", host]
     shell = subprocess.Popen([*ssh, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: "pts/" in fleet.lab.run(host, ["loginctl", "list-sessions"]).stdout, 60, "a session")
+        terminals = ["sh", "-c", "ls /dev/pts"]
+        until(lambda: re.search(r"\d", fleet.lab.run(host, terminals).stdout) is not None, 60, "a terminal of a login")
         yield
     finally:
         shell.kill()
         shell.wait()
 
 
-def busy(fleet: TenGuests, host: str, unit: str, *command: str) -> None:
-    """A transient unit that runs until it is stopped."""
+def busy(fleet: TenGuests, over: contextlib.ExitStack, host: str, unit: str, *command: str) -> None:
+    """A transient unit that runs until it is all over."""
     fleet.lab.run(host, ["systemd-run", "--unit", unit, *command], check=True)
+    over.callback(fleet.lab.run, host, ["systemctl", "stop", unit])
 
 
-GARBAGE = "#!/bin/sh\necho 'c1 seat0 ???'\n"
+def held(fleet: TenGuests, over: contextlib.ExitStack, host: str) -> None:
+    """A hold file."""
+    fleet.lab.write(host, "/var/lib/lab-auto-update/hold", "Ada looks for a fault.\n")
+    over.callback(fleet.lab.write, host, "/var/lib/lab-auto-update/hold", None)
+
+
+GARBAGE = "#!/bin/sh\necho 'c1 ? seat0'\n"
 HANGS = "#!/bin/sh\nexec sleep 300\n"
-BROKEN = "#!/bin/sh\nexec no-such-program\n"
 
 
 def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothing_is_touched(
@@ -285,24 +291,19 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
         host9=alerts,
         host10={"lab_hold": {"reason": "Its disk is being replaced.", "until": "2999-01-01"}},
     )
-    busy(fleet, "web", "backup-home", "sleep", "600")
-    busy(fleet, "dns", "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
-    lab.write("nas", "/var/lib/lab-auto-update/hold", "Ada looks for a fault.\n")
-    for host, script in (("host7", GARBAGE), ("host8", HANGS)):
-        lab.run(
-            host,
-            ["sh", "-c", f"printf '{script}' > /run/wrappers/bin/loginctl; chmod +x /run/wrappers/bin/loginctl"],
-            check=True,
-        )
-    before = fleet.looks()
-    with logged_in(fleet, "dev"):
+    with contextlib.ExitStack() as over:
+        over.callback(fleet.own)
+        busy(fleet, over, "web", "backup-home", "sleep", "600")
+        busy(fleet, over, "dns", "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
+        held(fleet, over, "nas")
+        loginctl = "/run/wrappers/bin/loginctl"
+        for host, script in (("host7", GARBAGE), ("host8", HANGS)):
+            over.callback(lab.run, host, ["rm", "-f", loginctl])
+            install = f'printf %s "$1" > {loginctl} && chmod +x {loginctl}'
+            lab.run(host, ["sh", "-c", install, "sh", script], check=True)
+        before = fleet.looks()
+        over.enter_context(logged_in(fleet, "dev"))
         night = fleet.night()
-    for host in ("host7", "host8"):
-        lab.run(host, ["rm", "/run/wrappers/bin/loginctl"], check=True)
-    lab.write("nas", "/var/lib/lab-auto-update/hold", None)
-    lab.run("web", ["systemctl", "stop", "backup-home"], check=True)
-    lab.run("dns", ["systemctl", "stop", "migration"], check=True)
-    fleet.own()
     assert night.rc == 0, night.output
     assert night.outcomes == dict.fromkeys(HOSTS, "deferred")
     words = {
@@ -327,26 +328,26 @@ def test_between_switch_and_reboot_every_gate_leaves_its_host_pending_and_up(fle
     for host in CRITICAL:
         lab.fault(host, "kernel-changed")
     before = fleet.looks()
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+    with contextlib.ExitStack() as over, ThreadPoolExecutor() as pool:
+        over.callback(fleet.own)
 
         def close(host: str) -> None:
             """What comes up while the new system is verified."""
             until(lambda: fleet.step(host) == "verification", 400, f"{host} is being verified", 0.02)
             if host == "host7":
-                busy(fleet, host, "backup-home", "sleep", "600")
+                busy(fleet, over, host, "backup-home", "sleep", "600")
             elif host == "host8":
-                busy(fleet, host, "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
+                blocks = ["systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600"]
+                busy(fleet, over, host, "migration", *blocks)
             elif host == "host9":
-                lab.write(host, "/var/lib/lab-auto-update/hold", "Ada looks for a fault.\n")
+                held(fleet, over, host)
             else:
-                stack.enter_context(logged_in(fleet, host))
+                over.enter_context(logged_in(fleet, host))
 
         closing = [pool.submit(close, host) for host in CRITICAL]
         night = fleet.night("--limit", "critical")
         for each in closing:
             each.result()
-    lab.write("host9", "/var/lib/lab-auto-update/hold", None)
-    fleet.own()
     assert night.rc == 0, night.output
     assert night.outcomes == dict.fromkeys(CRITICAL, "pending")
     words = {"host7": "backup-home.service", "host8": "migration", "host9": "Ada looks for a fault.", "host10": "root"}
