@@ -275,6 +275,11 @@ def held(fleet: TenGuests, over: contextlib.ExitStack, host: str) -> None:
     over.callback(fleet.lab.write, host, "/var/lib/lab-auto-update/hold", None)
 
 
+BLOCKS_SHUTDOWN = (
+    *("systemd-inhibit", "--what=shutdown", "--who=migration"),
+    # a unit finds programs of systemd only
+    *("/run/current-system/sw/bin/sleep", "600"),
+)
 GARBAGE = "#!/bin/sh\necho 'c1 ? seat0'\n"
 HANGS = "#!/bin/sh\nexec sleep 300\n"
 
@@ -283,10 +288,10 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
     fleet: TenGuests, prometheus: str
 ):
     lab = fleet.lab
-    alerts = {"lab_alerts_url": prometheus}
+    alerts, window = {"lab_alerts_url": prometheus}, window_in(3)
     fleet.own(
         web={"lab_busy_units": ["backup-*.service"]},
-        host5={"lab_window": window_in(3)},
+        host5={"lab_window": window},
         host6=alerts,
         host9=alerts,
         host10={"lab_hold": {"reason": "Its disk is being replaced.", "until": "2999-01-01"}},
@@ -294,7 +299,7 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
     with contextlib.ExitStack() as over:
         over.callback(fleet.own)
         busy(fleet, over, "web", "backup-home", "sleep", "600")
-        busy(fleet, over, "dns", "migration", "systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600")
+        busy(fleet, over, "dns", "migration", *BLOCKS_SHUTDOWN)
         held(fleet, over, "nas")
         loginctl = "/run/wrappers/bin/loginctl"
         for host, script in (("host7", GARBAGE), ("host8", HANGS)):
@@ -308,7 +313,7 @@ def test_before_the_switch_every_gate_defers_its_host_with_its_reason_and_nothin
     assert night.outcomes == dict.fromkeys(HOSTS, "deferred")
     words = {
         "dev": "root",
-        "host5": window_in(3)[:5],
+        "host5": window[:5],
         "web": "backup-home.service",
         "dns": "migration",
         "nas": "Ada looks for a fault.",
@@ -337,8 +342,7 @@ def test_between_switch_and_reboot_every_gate_leaves_its_host_pending_and_up(fle
             if host == "host7":
                 busy(fleet, over, host, "backup-home", "sleep", "600")
             elif host == "host8":
-                blocks = ["systemd-inhibit", "--what=shutdown", "--who=migration", "sleep", "600"]
-                busy(fleet, over, host, "migration", *blocks)
+                busy(fleet, over, host, "migration", *BLOCKS_SHUTDOWN)
             elif host == "host9":
                 held(fleet, over, host)
             else:
