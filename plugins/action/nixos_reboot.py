@@ -129,7 +129,7 @@ class ActionModule(LabAction):
             "environment": _resume.environment(os.environ, C.CONFIG_FILE, [str(path) for path in collections]),
             "night": {**args["night"], "witnesses": [witness._asdict() for witness in witnesses]},
         }
-        return json.dumps(left)
+        return json.dumps(left, default=str)
 
     def _order(self, args: dict[str, Any], info: dict[str, Any], before: _reboot.Seen, when: str) -> _reboot.Reboot:
         """Order the reboot for when this run has ended."""

@@ -57,10 +57,13 @@ options:
     description: What is the matter with hosts that others need, by host.
     type: dict
     default: {}
-  blind:
-    description: Whether the controller can reach nobody just now. Then nobody begins.
-    type: bool
-    default: false
+  looks:
+    description:
+      - Results of looks at other hosts, when the last that went away may have done so for the controller's fault. If
+        none of them could be reached either, nobody begins.
+    type: list
+    elements: dict
+    default: []
   now:
     description: The time, a Unix time.
     type: float
@@ -95,6 +98,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nixos.plugins.module_utils import _breaker
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._witness import nobody
 
 
 def breaker(
@@ -108,11 +112,20 @@ def breaker(
     closed_stages: Mapping[str, str] | None = None,
     trouble: Mapping[str, str] | None = None,
     ends: Any = 0,
-    blind: bool = False,
+    looks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, dict[str, str]]:
     try:
         rollout = _breaker.rollout(
-            plan, ended or {}, stages, max_bad, critical_stages, closed_stages or {}, trouble or {}, now, ends, blind
+            plan,
+            ended or {},
+            stages,
+            max_bad,
+            critical_stages,
+            closed_stages or {},
+            trouble or {},
+            now,
+            ends,
+            nobody(looks),
         )
         verdicts = _breaker.breaker(hosts, rollout)
     except LabError as error:

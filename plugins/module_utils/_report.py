@@ -80,6 +80,12 @@ def notes(nights: Mapping[str, Mapping[str, Any]], rollout: Rollout) -> list[str
     seen = rollout.noted.get("current") or {}
     for host in rollout.hosts:
         name, night = host["name"], nights[host["name"]]
+        probe = steps(night.get("evidence") or {}).get("probe", {})
+        last = probe.get("last") or {}
+        if probe.get("is_controller") and last.get("outcome") in BAD:
+            told.append(
+                f"{name}, its own controller, was {last['outcome']} after the night before: {last.get('reason')}"
+            )
         if host.get("canary") and night["outcome"] in ("unreachable", "deferred"):
             told.append(f"The canary {name} did not take part, it was {night['outcome']}.")
         days = int((rollout.now - seen.get(name, rollout.now)) // 86400)

@@ -48,13 +48,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a night has ended: C(stop) says why, if it hit a critical stage; C(soaking) why stages wait."""
+    """How a night has ended: C(stop) says why, if it hit a critical stage; C(soaking) why stages wait.
+
+    C(whole): all hosts of the inventory were in it.
+    """
 
     run_id: str
     revision: str
     stop: str = ""
     critical_stages: tuple[str, ...] = ()
     soaking: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = True
 
 
 def file_name(path: str) -> str:
@@ -86,9 +90,12 @@ def ended(
     """The record after a night. C(hosts) took part in it, and C(current) of them run what the flake gives them."""
     # of a host that nobody has seen yet, time counts from now
     times = {**record.current, **{host: now for host in hosts if host in current or host not in record.current}}
+    stopped = is_stopped(record, ending.revision, resume=resume)
     if ending.stop:
-        return Record("stopped", ending.stop, ending.critical_stages, ending.revision, ending.run_id, now, times)
-    if is_stopped(record, ending.revision, resume=resume):
+        stages = dict.fromkeys([*(record.stages if stopped else ()), *ending.critical_stages])
+        return Record("stopped", ending.stop, tuple(stages), ending.revision, ending.run_id, now, times)
+    # who was not in this night has shown nothing
+    if stopped or (record.status == "soaking" and not ending.whole and not ending.soaking):
         return Record(**{**vars(record), "current": times})
     if ending.soaking:
         reason = next(iter(ending.soaking.values()))

@@ -228,7 +228,9 @@ def worst_case(settings: Mapping[str, object]) -> int:
     # two looks at the host and the gate before, and the proof after
     forward = 180 + 2 * activation + _number(settings, "lab_confirm_timeout") + settle
     if settings["lab_reboot"] != "never":
-        forward += _number(settings, "lab_reboot_delay") + reboot
+        # what can be booted once is installed twice
+        forward += _number(settings, "lab_reboot_delay") + reboot + activation
+        forward += _number(settings, "lab_boot_confirm_timeout")
     return forward + activation + reboot
 
 

@@ -121,6 +121,11 @@ class State:
             else:
                 kept = found.as_result()
             ended = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
+            if outcome == "pending":
+                # it may be so night after night, and has been well since the first of them
+                before = self.last() or {}
+                same = before.get("outcome") == "pending" and before.get("target") == kept.get("target")
+                ended["pending_since"] = before.get("pending_since", int(now)) if same else int(now)
             self._replace(LAST, _transaction.lines(ended))
             os.unlink(self.path(TRANSACTION))
             for name in (BOOT_GUARD, RESUME, RESUMING):

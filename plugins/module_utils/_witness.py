@@ -7,10 +7,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, lost
 
 # one may have gone for reasons of its own
 MOST = 3
+
+
+def nobody(looks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether none of those that were asked answered; what the controller sees of itself is no answer."""
+    others = [look for look in looks if not look.get("is_controller")]
+    return bool(others) and all(lost(look) for look in others)
 
 
 def witnesses(nights: Mapping[str, Mapping[str, Any]], batch: Collection[str], others: Sequence[str] = ()) -> list[str]:
@@ -22,7 +28,11 @@ def witnesses(nights: Mapping[str, Mapping[str, Any]], batch: Collection[str], o
     well = [
         host
         for host, night in nights.items()
-        if night.get("seen") and host not in batch and not (night.get("began") and night.get("outcome") in BAD)
+        if night.get("seen")
+        and host not in batch
+        and not (night.get("began") and night.get("outcome") in BAD)
+        # it always reaches itself
+        and not ((night.get("evidence") or {}).get("probe") or {}).get("is_controller")
     ]
     apart = [host for host in others if host not in nights]
     return [*apart, *sorted(well, key=lambda host: bool(nights[host].get("began")))][:MOST]

@@ -53,6 +53,11 @@ options:
     description: With O(state=noted), the stages that wait for others to soak, and why.
     type: dict
     default: {}
+  whole:
+    description:
+      - With O(state=noted), whether all hosts of the inventory were in the night. What soaks goes on to if not.
+    type: bool
+    default: true
   hosts:
     description: With O(state=noted), the hosts of the night.
     type: list
@@ -149,6 +154,7 @@ def main() -> None:
             "stop": {"type": "str", "default": ""},
             "critical_stages": {"type": "list", "elements": "str", "default": []},
             "soaking": {"type": "dict", "default": {}},
+            "whole": {"type": "bool", "default": True},
             "hosts": {"type": "list", "elements": "str", "default": []},
             "current": {"type": "list", "elements": "str", "default": []},
         },
@@ -179,6 +185,7 @@ def _noted(record: Record, params: Mapping[str, Any]) -> Record:
         stop=params["stop"],
         critical_stages=tuple(params["critical_stages"]),
         soaking=params["soaking"],
+        whole=params["whole"],
     )
     now = int(time.time())
     return _rollout.ended(record, ending, now, params["hosts"], params["current"], resume=params["resume"])

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.homelab.nixos.plugins.module_utils import _rollout
+from ansible_collections.homelab.nixos.plugins.module_utils import _rollout, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._rollout import Ending, Record
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
@@ -92,3 +92,43 @@ def test_a_torn_record_is_an_error_and_never_a_rollout_that_may_go_on(text: str,
     Path(state.path(_rollout.file_name(os.path.realpath("/etc/nixos")))).write_text(text)
     with pytest.raises(Unreadable, match="it is not known whether the rollout of /etc/nixos was stopped"):
         state.rollout("/etc/nixos")
+
+
+def test_a_second_stop_does_not_open_what_the_first_has_closed():
+    ending = Ending("b", "5d6e7f8", "nas ended badly.", ("infra",))
+    assert _rollout.ended(STOPPED, ending, 7, [], [], resume=False).stages == ("critical", "infra")
+    assert _rollout.ended(STOPPED, ending, 7, [], [], resume=True).stages == ("infra",)
+
+
+def test_a_night_of_some_hosts_does_not_end_a_soak():
+    some = Ending("b", "5d6e7f8", whole=False)
+    assert _rollout.ended(SOAKING, some, 7, [], [], resume=False).status == "soaking"
+    assert _rollout.ended(SOAKING, Ending("b", "5d6e7f8"), 7, [], [], resume=False).status == "done"
+    assert _rollout.ended(Record(), some, 7, [], [], resume=False).status == "done"
+
+
+def test_a_host_that_stays_pending_has_been_well_since_its_first_night(tmp_path: Path):
+    state = State(str(tmp_path))
+
+    def night(outcome: str, now: int) -> object:
+        state.write(transaction(now))
+        state.close(outcome, "", now)
+        return (state.last() or {}).get("pending_since")
+
+    assert [night("pending", now) for now in (10, 20, 30)] == [10, 10, 10]
+    assert night("updated", 40) is None
+    assert night("pending", 50) == 50
+
+
+def transaction(now: int) -> _transaction.Transaction:
+    return _transaction.take(
+        None,
+        controller="c",
+        controller_name="c",
+        run_id="a",
+        process=None,
+        now=now,
+        seconds=60,
+        boot_id="b",
+        dead_run=None,
+    )
