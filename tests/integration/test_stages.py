@@ -39,7 +39,11 @@ def own(fleet: Fleet, **hosts: dict[str, Any]) -> None:
     fleet.says(QUICK, {host: {"lab_stage": stage, **hosts.get(host, {})} for host, stage in STAGES.items()})
 
 
-def test_a_stage_begins_when_the_one_before_has_been_well_with_the_same_lock_for_long_enough(fleet: Fleet):
+def test_a_stage_begins_when_the_one_before_has_been_well_with_the_same_lock_for_long_enough(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+):
+    # the controller is some hours behind the hosts
+    monkeypatch.setenv("TZ", "America/New_York")
     fleet.lab.move()
     before = fleet.looks()
     first = fleet.night(lab_soak=AN_HOUR)

@@ -30,5 +30,9 @@ def test_what_a_night_includes_as_it_goes_has_no_tags_of_its_own():
     """Its tasks are not listed; they have the tags of their play, which are those of the test above."""
     included = [ROOT / f"roles/update/tasks/{name}.yml" for name in ("round", "main", "note")]
     rollout = (ROOT / "roles/update/tasks/rollout.yml").read_text()
-    assert re.findall(r"include_tasks: (\S+)", rollout + included[0].read_text()) == ["round.yml", "note.yml", "main.yml"]
+    assert re.findall(r"include_tasks: (\S+)", rollout + included[0].read_text()) == [
+        "round.yml",
+        "note.yml",
+        "main.yml",
+    ]
     assert [file.name for file in included if "tags:" in file.read_text()] == []
