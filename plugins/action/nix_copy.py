@@ -29,8 +29,9 @@ class ActionModule(LabAction):
         """Whether the task runs on the very host, by whichever of its names."""
         if host == (self._task.delegate_to or task_vars["inventory_hostname"]):
             return True
-        variables = task_vars["hostvars"].get(host) or {}
-        return self._connection.transport == "local" and variables.get("ansible_connection") == "local"
+        if self._connection.transport != "local" or host not in task_vars["hostvars"]:
+            return False
+        return bool(task_vars["hostvars"][host].get("ansible_connection") == "local")
 
     def _ssh_config(self, host: str, args: Mapping[str, Any], hostvars: Mapping[str, Mapping[str, Any]]) -> str:
         if host not in hostvars:
