@@ -49,7 +49,7 @@ QUICK = {
     "lab_max_bad": 1,
     "lab_never_together": [["dns", "nas"]],
     "lab_defer_for_users": True,
-    "lab_settle": 6,
+    "lab_settle": 4,
     "lab_activation_timeout": 240,
     "lab_confirm_timeout": 90,
     "lab_reboot_timeout": 120,
@@ -203,6 +203,7 @@ def test_absent_hosts_cost_one_connect_timeout_and_a_laptop_that_is_off_is_no_ne
     assert night.seconds < 1.5 * usual.seconds + 10
 
 
+@pytest.mark.soak
 def test_a_night_that_is_too_short_finishes_what_it_begins_and_begins_nothing_that_would_not_fit(
     fleet: TenGuests, monkeypatch: pytest.MonkeyPatch
 ):

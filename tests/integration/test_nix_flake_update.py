@@ -345,7 +345,7 @@ def test_a_remote_that_is_down_is_named_within_its_time(lab: Lab, update: Any, m
     with silent_server(lab):
         out(lab, f"git -C {FLAKE} remote set-url origin git://127.0.0.1/flake")
         result = update(pull=True, fetch_timeout=3)
-    assert "git took longer than 3 s. Look at the remote, or raise fetch_timeout." in result["msg"]
+    assert re.search(r"git took longer than \d s. Look at the remote, or raise fetch_timeout.", result["msg"])
     assert state(lab) == before
 
 

@@ -96,6 +96,7 @@ def test_it_updates_the_others_then_itself_and_its_record_and_the_next_run_agree
     assert lab.boots(BUILDER) == boots + 1
 
 
+@pytest.mark.soak
 def test_it_goes_back_from_a_system_in_which_it_reaches_nobody_and_does_not_try_that_again(
     fleet: Fleet, controller: Controller
 ):

@@ -133,6 +133,7 @@ def test_a_machine_that_takes_another_down_waits_for_it_and_that_one_is_updated_
     assert {host for host in HOSTS if after[host].boot_id != before[host].boot_id} == {"nas", "web"}
 
 
+@pytest.mark.soak
 def test_a_machine_whose_guest_does_not_come_back_is_put_back(fleet: Fleet):
     fleet.lab.move()
     fleet.lab.fault("nas", "kernel-changed=6.13")

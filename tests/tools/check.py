@@ -139,6 +139,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
     "lint": LINT,
     "soak": (
         *long_scenarios("interrupted", "reboots", ROLLBACK, "two_controllers", "lab", "recovery"),
+        *long_scenarios("fleet", "stages", "own_controller"),
         NEWER_NIX,
         soak("others", "tests", *OTHERS),
     ),
