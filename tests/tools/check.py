@@ -32,7 +32,7 @@ VENV = ROOT / ".venv" / "bin"
 TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
 SCRIPTS = (".ci/run", "nix/boot-guard.sh", "nix/resume.sh", "playbooks/files/rollback.sh", *TOOLS)
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
-MINUTES = 40  # the end of any step but a soak
+MINUTES = 60  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
 
 
