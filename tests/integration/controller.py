@@ -94,6 +94,9 @@ class Controller:
             "lab_push_key": "/root/.ssh/id_ed25519",
             "lab_stages": ["development", "infrastructure", "critical"],
             "lab_min_uptime": 0,
+            # faults and visitors are what labs are for
+            "lab_max_bad": 1000,
+            "lab_defer_for_users": False,
             "lab_reboot_delay": 0,
         }
         self.lab.write(self.host, f"{PLACE}/inventory.json", json.dumps({"all": {"vars": shared, "hosts": hosts}}))
