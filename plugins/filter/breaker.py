@@ -98,7 +98,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.homelab.nixos.plugins.module_utils import _breaker
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.module_utils._witness import nobody
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import nobody
 
 
 def breaker(

@@ -242,32 +242,30 @@ def unit_names(given: Sequence[str]) -> list[str]:
 
 def busy(names: Sequence[str], text: str) -> list[Check]:
     """Units during which the host is left alone, from C(systemctl show --property=Id,ActiveState NAMES)."""
-    found = _at_work(names, text)
-    observed = ", ".join(f"{unit} ({state})" for unit, state in found)
+    observed = _at_work(names, text)
     return [
         Check(
             "busy",
-            "fail" if found else "ok",
+            "fail" if observed else "ok",
             observed or "none at work",
             "none at work",
-            f"It is busy with {observed}." if found else "No unit is at work that keeps it busy.",
+            f"It is busy with {observed}." if observed else "No unit is at work that keeps it busy.",
         )
     ]
 
 
 def updater(names: Sequence[str], text: str) -> list[Check]:
     """Units that update the host as well, from the same as L(busy)."""
-    found = _at_work(names, text)
-    observed = ", ".join(f"{unit} ({state})" for unit, state in found)
+    observed = _at_work(names, text)
     return [
         Check(
             "updater",
-            "fail" if found else "ok",
+            "fail" if observed else "ok",
             observed or "none",
             "none",
             f"Something else updates this host: {observed}. Disable it there (system.autoUpgrade.enable = false;"
             " services.comin.enable = false;), or leave the host to it with lab_managed: false."
-            if found
+            if observed
             else "Nothing else updates this host.",
         )
     ]
@@ -343,13 +341,17 @@ def _has_type(name: str) -> bool:
     return "." in name and (suffix in _UNIT_TYPES or bool(_GLOB & set(suffix)))
 
 
-def _at_work(names: Sequence[str], text: str) -> list[tuple[str, str]]:
-    """The units that are neither inactive nor failed, and their states. A unit that is not there is inactive."""
+def _at_work(names: Sequence[str], text: str) -> str:
+    """The units that are neither inactive nor failed, with their states; empty when there are none.
+
+    A unit that is not there is inactive.
+    """
     found = _blocks(text)
     # a pattern may match nothing
     least = len([name for name in names if not _GLOB & set(name)])
     if len(found) < least or not all(unit.get("Id") and unit.get("ActiveState") for unit in found):
         raise Unreadable(f"systemctl show was asked for {plain(' '.join(names))}, and says {plain(text)!r}.")
-    return sorted(
+    units = sorted(
         (plain(unit["Id"]), plain(unit["ActiveState"])) for unit in found if unit["ActiveState"] not in _RESTING
     )
+    return ", ".join(f"{unit} ({state})" for unit, state in units)

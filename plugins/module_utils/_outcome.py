@@ -8,7 +8,7 @@ An outcome starts pessimistic and gets better by positive evidence only: what no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -110,9 +110,7 @@ def outcome(
     if told is None:
         # without a target, every way through the steps before the rollout ends in an outcome
         told = _of_the_rollout(made, str(target), dry_run, rebooted_below)
-    # what the controller sees of itself is no answer
-    looks = [look for look in made.get("witness", {}).get("results") or () if not look.get("is_controller")]
-    if looks and all(lost(look) for look in looks):
+    if nobody(made.get("witness", {}).get("results") or ()):
         told = _unseen(told)
     return replace(told, deferral=True) if told.word == "deferred" else told
 
@@ -122,7 +120,7 @@ def went_away(evidence: Mapping[str, Any]) -> bool:
     made = steps(evidence)
     if made.get("goodbye", {}).get("failed"):
         return True
-    return any(lost(made[step]) for step in STEPS[STEPS.index("claim") :] if step in made)
+    return any(_lost(made[step]) for step in STEPS[STEPS.index("claim") :] if step in made)
 
 
 def steps(evidence: Mapping[str, Any]) -> Evidence:
@@ -139,7 +137,7 @@ def must_be_put_back(evidence: Mapping[str, Any], target: str | None) -> bool:
     if systems.get("current") == target:
         # it has had the target before tonight: only a boot of it leads away from what it had
         reboot = made.get("reboot", {})
-        return systems.get("booted") != target and (bool(reboot.get("rebooted")) or lost(reboot))
+        return systems.get("booted") != target and (bool(reboot.get("rebooted")) or _lost(reboot))
     return not _is_untouched(made["activation"]) or any(step in made for step in _BOOTING)
 
 
@@ -164,13 +162,13 @@ def _before_the_rollout(
     made: Evidence, target: str | None, build_failure: str, adopt_drift: bool, retry_failed: bool, closed: str
 ) -> Outcome | None:
     probe, gate, prepare = made.get("probe", {}), made.get("gate", {}), made.get("prepare", {})
-    if not probe or lost(probe):
+    if not probe or _lost(probe):
         return Outcome("unreachable", _message(probe))
     if "systems" not in probe:
         return Outcome("deferred", f"The host could not be looked at: {_message(probe)}")
     if made.get("settle", {}).get("failed"):
         return _unsettled(made["settle"])
-    if lost(gate):
+    if _lost(gate):
         return Outcome("unreachable", _message(gate))
     if not gate.get("healthy"):
         return Outcome("deferred", _message(gate) or "Its health could not be told.")
@@ -211,7 +209,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: 
         if admission.get("verdict") == "held":
             return Outcome("held", str(admission["reason"]))
         return Outcome("held", "Its turn did not come.", decided=False)
-    if lost(claim) or lost(look):
+    if _lost(claim) or _lost(look):
         return Outcome("failed", "It stopped answering before anything was activated.")
     if claim.get("failed"):
         return Outcome("deferred", _message(claim) or "It could not be claimed.")
@@ -225,7 +223,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: 
         unseen = _message(look) or "It could not be looked at again."
         return Outcome("deferred", _who_came_between(made["probe"], look) if look.get("systems") else unseen)
     if not gate.get("healthy"):
-        if lost(gate):
+        if _lost(gate):
             return Outcome("failed", "It stopped answering before anything was activated.")
         return Outcome("deferred", _message(gate) or "Its health could not be told.")
     if dry_run and activation:
@@ -257,7 +255,7 @@ def _of_the_rollout(made: Evidence, target: str, dry_run: bool, rebooted_below: 
         if back and not made.get("goodbye", {}).get("failed"):
             return _of_the_rollback(made, why)
         # one that was reachable until it was to go back has failed to go back
-        word: Word = "lost" if _lost_in_the_end(made) and (back or lost(failure)) else "rollback_failed"
+        word: Word = "lost" if _lost_in_the_end(made) and (back or _lost(failure)) else "rollback_failed"
         return Outcome(word, f"{why} {_message(made['rollback'])}".strip())
     if activation.get("ending") == "reboot_needed" and not any(step in made for step in _BOOTING):
         if _refuses(made.get("reboot_gate", {})):
@@ -290,9 +288,9 @@ def _is_to_blame(made: Evidence) -> bool:
     result = _first_failure(made)
     step = next((step for step, each in made.items() if each is result), "")
     if step == "activation":
-        return lost(result) or result.get("ending") not in (None, Ending.UNKNOWN.value)
+        return _lost(result) or result.get("ending") not in (None, Ending.UNKNOWN.value)
     if step == "reboot":
-        return lost(result) or bool(result.get("rebooted"))
+        return _lost(result) or bool(result.get("rebooted"))
     return step in ("verification", "members", "reboot_verification", "reboot_members")
 
 
@@ -322,7 +320,7 @@ def _unsettled(settle: Mapping[str, Any]) -> Outcome:
     """What to say of a host that another run has left in the middle of something, or is changing just now."""
     if settle.get("held_by"):
         return Outcome("deferred", _message(settle))
-    if lost(settle):
+    if _lost(settle):
         return Outcome("lost", f"It went away while the leftovers of another run were settled: {_message(settle)}")
     word: Word = "rollback_failed" if settle.get("outcome") == "rollback_failed" else "deferred"
     return Outcome(word, f"What another run left could not be settled: {_message(settle)}")
@@ -358,11 +356,16 @@ def _is_proven(look: Mapping[str, Any], system: str) -> bool:
 def _lost_in_the_end(made: Evidence) -> bool:
     """Whether the last of the changing steps found nobody there."""
     last = [made[step] for step in _CHANGING if step in made]
-    return bool(last) and lost(last[-1])
+    return bool(last) and _lost(last[-1])
 
 
-def lost(result: Mapping[str, Any]) -> bool:
-    """Whether a step found nobody there."""
+def nobody(looks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether none of those that were asked answered; what the controller sees of itself is no answer."""
+    others = [look for look in looks if not look.get("is_controller")]
+    return bool(others) and all(_lost(look) for look in others)
+
+
+def _lost(result: Mapping[str, Any]) -> bool:
     # a task that is not ours still reports unreachable
     return bool(result.get("connection_lost") or result.get("unreachable"))
 

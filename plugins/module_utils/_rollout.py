@@ -8,13 +8,12 @@ It is kept where the lock is, so that every controller that comes there finds it
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._transaction import lines, utc
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import json_object, lines, utc
 
 Status = Literal["done", "soaking", "stopped"]
 VERSION = 1
@@ -109,11 +108,8 @@ def dump(record: Record) -> str:
 
 def parse(text: str) -> Record:
     """Read a record; one that cannot be read may be of a rollout that was stopped."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"it is not JSON: {error}") from error
-    if not isinstance(data, dict) or data.pop("version", None) != VERSION:
+    data: dict[str, Any] = json_object(text)
+    if data.pop("version", None) != VERSION:
         raise Unreadable("it is not a record of a known version.")
     wanted = {"status": str, "reason": str, "stages": list, "revision": str, "run_id": str, "time": int}
     found = {name: type(value) for name, value in data.items() if name != "current"}

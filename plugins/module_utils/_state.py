@@ -62,20 +62,22 @@ class Deferrals:
     run_id: str
 
 
+def directory_of_user() -> str:
+    """Root's is the host's; others have one of their own, where the XDG Base Directory Specification has it."""
+    if os.geteuid() == 0:
+        return DIRECTORY
+    given = os.environ.get("XDG_STATE_HOME", "")
+    # by its specification, a relative one does not count
+    base = given if given.startswith("/") else os.path.expanduser("~/.local/state")
+    return os.path.join(base, os.path.basename(DIRECTORY))
+
+
 class State:
     """What this host keeps of its updates. Nothing is touched until one of the methods is called."""
 
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.directory = directory
         self._depth = 0
-
-    @classmethod
-    def of_user(cls) -> State:
-        """Root's is the host's; others have one of their own, where the XDG Base Directory Specification has it."""
-        if os.geteuid() == 0:
-            return cls()
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        return cls(os.path.join(home, os.path.basename(DIRECTORY)))
 
     def path(self, name: str) -> str:
         """The path of one of the files."""

@@ -7,16 +7,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, lost
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD
 
 # one may have gone for reasons of its own
 MOST = 3
-
-
-def nobody(looks: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether none of those that were asked answered; what the controller sees of itself is no answer."""
-    others = [look for look in looks if not look.get("is_controller")]
-    return bool(others) and all(lost(look) for look in others)
 
 
 def witnesses(nights: Mapping[str, Mapping[str, Any]], batch: Collection[str], others: Sequence[str] = ()) -> list[str]:

@@ -137,7 +137,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._command import Run,
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import Deadline, Git, find_place
 from ansible_collections.homelab.nixos.plugins.module_utils._rollout import Ending, Record
-from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State, directory_of_user
 
 _SECONDS = 60
 
@@ -163,7 +163,7 @@ def main() -> None:
     )
     params = module.params
     try:
-        state = State.of_user()
+        state = State(directory_of_user())
         record = state.rollout(params["path"])
         if params["state"] == "read":
             revision = _revision(door(module), params["path"])

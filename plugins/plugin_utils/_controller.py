@@ -46,14 +46,7 @@ def machine_id() -> str | None:
 
 def state_directory(setting: str = "") -> str:
     """Where this controller keeps what it has to remember: C(setting) when it is set, else root's or the user's."""
-    if setting:
-        return os.path.expandvars(os.path.expanduser(setting))
-    if os.geteuid() == 0:
-        return _state.DIRECTORY
-    given = os.environ.get("XDG_STATE_HOME", "")
-    # by its specification, a relative one does not count
-    base = given if given.startswith("/") else os.path.expanduser("~/.local/state")
-    return os.path.join(base, os.path.basename(_state.DIRECTORY))
+    return os.path.expandvars(os.path.expanduser(setting)) if setting else _state.directory_of_user()
 
 
 def name() -> str:

@@ -1,6 +1,7 @@
 """Whom to ask whether a host is gone."""
 
-from ansible_collections.homelab.nixos.plugins.module_utils._witness import nobody, witnesses
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import nobody
+from ansible_collections.homelab.nixos.plugins.module_utils._witness import witnesses
 
 NIGHTS = {
     "dev": {"seen": True, "began": True, "outcome": "updated"},
