@@ -10,6 +10,9 @@ import pytest
 from tests.integration.fleet import Running, until
 from tests.integration.nowhere import Nowhere
 
+EMPTY = "- hosts: all\n  gather_facts: false\n  tasks: [{ansible.builtin.meta: noop}]\n"
+QUIET = 1.5  # seconds that it takes where nothing else runs
+
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Nowhere:
@@ -33,10 +36,16 @@ def test_a_second_run_ends_at_once_with_the_holders_name_start_and_log(hosts: No
     assert note["process"]["pid"] == first.process.pid
     assert "secret" not in (hosts.state / "run.json").read_text()
     contacts = hosts.contacts()
+    empty = hosts.directory / "empty.yml"
+    empty.write_text(EMPTY)
     seconds: list[float] = []
-    # the best counts, because other tests run beside this one
-    while min(seconds, default=3) >= 3 and len(seconds) < 5:
+    # three seconds of a quiet machine; a busy one is as slow with the empty play just before and after
+    bound = 0.0
+    while min(seconds, default=bound) >= bound and len(seconds) < 5:
+        around = [hosts.begin(str(empty)).wait(60).seconds]
         night = hosts.begin("nightly.yml").wait(60)
+        around.append(hosts.begin(str(empty)).wait(60).seconds)
+        bound = 3 * max(1, max(around) / QUIET)
         seconds.append(night.seconds)
         told = " ".join(night.output.split())
         assert night.rc == 2
@@ -44,7 +53,7 @@ def test_a_second_run_ends_at_once_with_the_holders_name_start_and_log(hosts: No
         assert f"as process {first.process.pid}, since 20" in told
         assert f"Its log is {hosts.directory / 'log'}." in told
         assert "in this order" not in told
-    assert min(seconds) < 3
+    assert min(seconds) < bound
     assert hosts.contacts() == contacts
     # the settings can be checked all the same, and nobody has taken the first run's place
     assert hosts.begin("playbooks/validate.yml").wait(60).rc == 0

@@ -31,6 +31,8 @@
           lab_push_key = "/root/.ssh/id_ed25519";
           lab_min_uptime = 0;
           lab_reboot_delay = 0;
+          lab_max_bad = 1000;
+          lab_defer_for_users = false;
         };
         hosts = builtins.mapAttrs
           (name: host:
