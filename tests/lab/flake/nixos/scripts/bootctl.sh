@@ -5,9 +5,10 @@ export PATH=@userland@/bin
 firmware=/var/lib/firmware
 vars=$firmware/efivars
 entries=/boot/loader/entries
+declare -A field
 
+known() { [ -e "$entries/$1" ]; }
 withoutOneShot() { [ -e $firmware/without-one-shot ]; }
-variable() { [ ! -s "$vars/$1" ] || cat "$vars/$1"; }
 setVariable() { # NAME VALUE: an empty value removes it
   mkdir -p $vars
   if [ -z "$2" ]; then rm -f "$vars/$1"; else printf '%s' "$2" > "$vars/$1.tmp"; mv "$vars/$1.tmp" "$vars/$1"; fi
@@ -26,8 +27,16 @@ calledDefault() { # while it is set, the entry for the next boot is called the d
   once=$(variable LoaderEntryOneShot)
   if [ -n "$once" ]; then echo "$once"; else defaultEntry; fi
 }
-field() { sed -n "s/^$1  *//p" "$entries/$2" | head -n 1; }
-known() { [ -e "$entries/$1" ]; }
+# Both without a process: every step of an update asks several times.
+variable() { [ ! -s "$vars/$1" ] || printf '%s' "$(<"$vars/$1")"; }
+fieldsOf() { # ENTRY: sets `field`
+  local key value
+  field=([title]='' [version]='' [options]='' [linux]='' [initrd]='' [machine-id]='' [sort-key]='')
+  known "$1" || return 0
+  while read -r key value || [ -n "$key" ]; do
+    if [ -n "$key" ] && [ -z "${field[$key]:-}" ]; then field[$key]=$value; fi
+  done < "$entries/$1"
+}
 target() { # the special names that bootctl knows
   case $1 in
     '') ;;
@@ -86,11 +95,12 @@ case $verb in
     if [ -n "$default" ]; then
       echo "Default Boot Loader Entry:"
       echo "         type: Boot Loader Specification Type #1 (.conf)"
-      echo "        title: $(field title "$default") ($(field version "$default"))"
+      fieldsOf "$default"
+      echo "        title: ${field[title]} (${field[version]})"
       echo "           id: $default"
       echo "       source: $entries/$default"
-      echo "        linux: /boot/$(field linux "$default")"
-      echo "      options: $(field options "$default")"
+      echo "        linux: /boot/${field[linux]}"
+      echo "      options: ${field[options]}"
     fi
     ;;
   list)
@@ -98,14 +108,16 @@ case $verb in
     for entry in $entries/*.conf; do
       [ -e "$entry" ] || continue
       id=${entry##*/}
-      jq -cn --arg id "$id" --arg path "$entry" --arg title "$(field title "$id")" --arg version "$(field version "$id")" \
-        --arg options "$(field options "$id")" --arg linux "$(field linux "$id")" --arg initrd "$(field initrd "$id")" \
-        --arg machineId "$(field machine-id "$id")" --arg sortKey "$(field sort-key "$id")" \
-        --arg default "$default" --arg selected "$selected" \
-        '{type: "type1", id: $id, path: $path, root: "/boot", title: $title, showTitle: "\($title) (\($version))",
+      fieldsOf "$id"
+      printf '%s\n' "$id" "$entry" "${field[title]}" "${field[version]}" "${field[options]}" "${field[linux]}" \
+        "${field[initrd]}" "${field[machine-id]}" "${field[sort-key]}"
+    done | jq -cnR --arg default "$default" --arg selected "$selected" '
+      [inputs] | . as $lines | range(0; length; 9) | $lines[.:. + 9]
+        | . as [$id, $path, $title, $version, $options, $linux, $initrd, $machineId, $sortKey]
+        | {type: "type1", id: $id, path: $path, root: "/boot", title: $title, showTitle: "\($title) (\($version))",
           sortKey: $sortKey, version: $version, machineId: $machineId, options: $options, linux: $linux, initrd: [$initrd],
-          isReported: true, isDefault: ($id == $default), isSelected: ($id == $selected)}'
-    done | if [ -n "$json" ] && [ "$json" != off ]; then
+          isReported: true, isDefault: ($id == $default), isSelected: ($id == $selected)}
+    ' | if [ -n "$json" ] && [ "$json" != off ]; then
       if [ "$json" = pretty ]; then jq -s .; else jq -cs .; fi
     else
       jq -r '"         type: Boot Loader Specification Type #1 (.conf)\n        title: \(.title)" + (if .isDefault then " (default)" else "" end)
