@@ -13,6 +13,8 @@ from pathlib import Path
 from ._system import CACHE, fail, in_root, locked, run
 
 FLAKE = Path(__file__).resolve().parent / "flake"
+# of the guests' Python
+SITE = Path(__file__).with_name("sitecustomize.py")
 # the units of the hosts' module, which are no stand-ins
 NIX = Path(__file__).resolve().parents[2] / "nix"
 GUARD = (NIX / "boot-guard.sh", NIX / "resume.sh")
@@ -108,6 +110,8 @@ python=$(readlink /usr/bin/python3)
 version=$(python3 -c 'import platform; print(platform.python_version())')
 mkdir -p /tmp/s/python3-$version/bin /tmp/s/python3-$version/lib
 find /usr/lib/$python -name __pycache__ -prune -exec rm -rf {} +
+rm -f /usr/lib/$python/sitecustomize.py
+printf '%s' "$2" > /usr/lib/$python/sitecustomize.py
 # store paths have no times, so no byte code may be checked against any, that of compileall's own imports included
 python3 -m compileall -q -f --invalidation-mode unchecked-hash -s /usr -p / /usr/lib/$python || true
 mv /usr/lib/$python /tmp/s/python3-$version/lib/
@@ -244,7 +248,7 @@ def image(nix: str) -> Path:
     """The base image of a Debian release, from the cache or made now."""
     if nix not in SUITES:
         fail(f"'{nix}' is not a base of the lab; choose one of {', '.join(SUITES)}.")
-    target = CACHE / f"image-{nix}-{_digest(CUSTOMIZE, ' '.join(USERLAND), ' '.join(PACKAGES))}"
+    target = CACHE / f"image-{nix}-{_digest(CUSTOMIZE, SITE.read_text(), ' '.join(USERLAND), ' '.join(PACKAGES))}"
     with locked(CACHE / f"image-{nix}.lock"):
         if not target.is_dir():
             _make(target, lambda directory: _fill_image(directory, nix))
@@ -270,7 +274,7 @@ def _fill_image(directory: Path, nix: str) -> None:
         timeout=900,
     )
     root.chmod(0o755)
-    pieces = in_root(root, ["bash", "-c", CUSTOMIZE, "bash", " ".join(USERLAND)])
+    pieces = in_root(root, ["bash", "-c", CUSTOMIZE, "bash", " ".join(USERLAND), SITE.read_text()])
     stand_ins = {}
     for line in pieces.splitlines():
         key, name, digest = line.split()
