@@ -3,15 +3,13 @@
 import functools
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration import adhoc
 from tests.lab import Lab
 
 ROOT = Path(__file__).parents[2]
@@ -42,26 +40,15 @@ def module(lab: Lab) -> Module:
 def run_module(
     lab: Lab, host: str, name: str, args: dict[str, Any], check: bool = False, diff: bool = False, **variables: Any
 ) -> dict[str, Any]:
-    command = [
-        *(str(Path(sys.executable).parent / "ansible"), host, "-i", str(lab.inventory)),
-        *("-m", name, "-e", json.dumps(variables)),
+    done = adhoc.call(
+        *(host, "-i", str(lab.inventory), "-m", name, "-e", json.dumps(variables)),
         # an empty dictionary would be taken for free-form text
         *(["-a", json.dumps(args)] if args else []),
         *(["--check"] if check else []),
         *(["--diff"] if diff else []),
-    ]
-    with tempfile.NamedTemporaryFile() as record:
-        env = {
-            **os.environ,
-            "RECORD": record.name,
-            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callback"),
-            "ANSIBLE_CALLBACKS_ENABLED": "record",
-            "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true",
-        }
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
-        text = Path(record.name).read_text()
-    assert text, f"ansible gave no result:\n{done.stdout}\n{done.stderr}"
-    result: dict[str, Any] = json.loads(text)
+    )
+    assert done.record, f"ansible gave no result:\n{done.stdout}\n{done.stderr}"
+    result: dict[str, Any] = json.loads(done.record)
     # the exit code is what a person sees first
     assert (done.returncode != 0) == (result["failed"] or result["unreachable"]), done.stdout
     return result | {"printed": done.stdout, "warned": " ".join(done.stderr.split())}
