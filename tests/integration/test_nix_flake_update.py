@@ -397,7 +397,9 @@ def test_a_substituter_that_fails_is_named_and_does_not_hold_the_build_up(
 STEPS = ("worktree", "commit", "update-ref", "add", "merge", "update-ref -d")
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=() if step == "update-ref" else pytest.mark.soak) for step in STEPS]
+)
 def test_a_run_that_is_killed_while_it_adopts_leaves_the_old_lock_or_the_new_one(
     lab: Lab, update: Any, moved: str, step: str
 ) -> None:
