@@ -8,6 +8,7 @@ name: breaker
 short_description: Who of a batch may begin now
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
+extends_documentation_fragment: homelab.nixos.rollout
 description:
   - Asked before each round of a batch, it says who begins, who waits for the next round, and who is left alone tonight.
   - When as many hosts have ended badly as may, when a canary or a host of a critical stage did, nobody begins any more.
@@ -31,22 +32,6 @@ options:
         its C(outcome), whether its turn C(began), and whether it is C(counted). A host that we could not see is not.
     type: dict
     default: {}
-  stages:
-    description: All stages in their order.
-    type: list
-    elements: str
-    default: []
-  max_bad:
-    description:
-      - How many hosts may end badly, a number, a percentage of all, or a dictionary of these by stage, in which V(all)
-        is for the whole run.
-    type: raw
-    default: 1
-  critical_stages:
-    description: Stages in which no host may end badly.
-    type: list
-    elements: str
-    default: []
   closed_stages:
     description:
       - Why a stage may not begin, by stage. What comes last is closed with V(""), too, which are the hosts without a

@@ -8,6 +8,7 @@ name: plan
 short_description: Batches of hosts in an order that is safe
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
+extends_documentation_fragment: homelab.nixos.rollout
 description:
   - Puts hosts into batches that are updated one after the other, the hosts of a batch at once.
   - A batch never holds hosts of two stages, a host together with one that it needs, or two that shall never be updated
@@ -26,28 +27,12 @@ options:
     type: list
     elements: dict
     required: true
-  stages:
-    description: All stages in their order.
-    type: list
-    elements: str
-    default: []
   batch:
     description:
       - How many hosts a batch has at most, a number, a percentage of the stage, or a dictionary of these by stage. It
         never has more than one host more than may end badly.
     type: raw
     default: 1
-  max_bad:
-    description:
-      - How many hosts may end badly, a number, a percentage of all, or a dictionary of these by stage, in which V(all)
-        is for the whole run.
-    type: raw
-    default: 1
-  critical_stages:
-    description: Stages in which no host may end badly.
-    type: list
-    elements: str
-    default: []
   never_together:
     description: Lists of hosts or groups, of which no two are in one batch.
     type: list

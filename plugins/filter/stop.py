@@ -8,6 +8,7 @@ name: stop
 short_description: Whether a rollout has stopped, and why
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
+extends_documentation_fragment: homelab.nixos.rollout
 description:
   - Tells what P(homelab.nixos.breaker#filter) went by when it let nobody begin any more.
 options:
@@ -22,22 +23,6 @@ options:
         its C(outcome), whether its turn C(began), and whether it is C(counted). A host that we could not see is not.
     type: dict
     required: true
-  stages:
-    description: All stages in their order.
-    type: list
-    elements: str
-    default: []
-  max_bad:
-    description:
-      - How many hosts may end badly, a number, a percentage of all, or a dictionary of these by stage, in which V(all)
-        is for the whole run.
-    type: raw
-    default: 1
-  critical_stages:
-    description: Stages in which no host may end badly.
-    type: list
-    elements: str
-    default: []
   closed_stages:
     description:
       - Why a stage may not begin, by stage. What comes last is closed with V(""), too, which are the hosts without a
