@@ -66,7 +66,7 @@ def verdict(nights: Mapping[str, Mapping[str, Any]], prepare: Mapping[str, Any],
         complaints.append(f"Ended badly: {', '.join(bad)}.")
     if nights and all(night["outcome"] == "unreachable" for night in nights.values()):
         complaints.append("No host could be reached.")
-    elif nights and not any(steps(night["evidence"]).get("probe", {}).get("systems") for night in nights.values()):
+    elif nights and not any(_made(night).get("probe", {}).get("systems") for night in nights.values()):
         complaints.append("No host could be looked at.")
     undone = [host for host, night in sorted(nights.items()) if not night.get("decided", True)]
     if undone:
@@ -80,7 +80,7 @@ def notes(nights: Mapping[str, Mapping[str, Any]], rollout: Rollout) -> list[str
     seen = rollout.noted.get("current") or {}
     for host in rollout.hosts:
         name, night = host["name"], nights[host["name"]]
-        probe = steps(night.get("evidence") or {}).get("probe", {})
+        probe = _made(night).get("probe", {})
         last = probe.get("last") or {}
         if probe.get("is_controller") and last.get("outcome") in BAD:
             told.append(
@@ -140,7 +140,7 @@ def table(
         if host in optional and nights[host]["outcome"] == "unreachable":
             # nothing is wrong with a laptop that is off
             continue
-        settled = steps(nights[host]["evidence"]).get("settle", {}).get("reason", "")
+        settled = _made(nights[host]).get("settle", {}).get("reason", "")
         # each thing once, in this order
         said = dict.fromkeys((settled, nights[host]["reason"], unbuilt.get(host, ""), _packages(nights[host])))
         for text in said:
@@ -160,8 +160,13 @@ def input_words(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def _made(night: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The steps of a host's night; the report is made even where nobody could say them."""
+    return steps(night.get("evidence") or {})
+
+
 def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
-    made = steps(night["evidence"])
+    made = _made(night)
     looked = made.get("probe", {}).get("systems")
     activation = made.get("activation", {})
     if not looked:
@@ -173,7 +178,7 @@ def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _packages(night: Mapping[str, Any]) -> str:
-    packages = steps(night["evidence"]).get("activation", {}).get("packages") or {}
+    packages = _made(night).get("activation", {}).get("packages") or {}
     return "; ".join(package_words(packages, _PACKAGES_SHOWN, _NAMES_SHOWN))
 
 

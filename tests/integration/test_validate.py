@@ -36,7 +36,7 @@ def said(night: Night) -> str:
 
 def test_the_plan_is_printed_and_nobody_contacted(tmp_path: Path):
     hosts = nowhere(tmp_path)
-    night = hosts.begin("playbooks/validate.yml").wait(60)
+    night = hosts.begin("playbooks/validate.yml").wait(300)
     assert night.rc == 0
     assert PLAN in said(night)
     assert "WARNING" not in night.output
@@ -63,7 +63,7 @@ def test_misspelt_names_of_hosts_and_of_the_command_line_stop_every_night_before
     slips = {name[:-2] + name[-1] + name[-2]: name for name in sample if name[-1] != name[-2]}
     hosts = nowhere(tmp_path, web=slips, dev={"lab_satge": "dev"})
     for playbook in ("playbooks/validate.yml", "nightly.yml", "playbooks/emergency.yml"):
-        night = hosts.begin(playbook, "-e", "lab-controler=x").wait(60)
+        night = hosts.begin(playbook, "-e", "lab-controler=x").wait(300)
         assert night.rc == 2
         assert "dev: There is no setting lab_satge. Did you mean lab_stage?" in said(night)
         assert "all hosts: There is no setting lab-controler. Did you mean lab_controller?" in said(night)
@@ -78,14 +78,14 @@ def test_a_misspelt_name_in_a_playbook_of_the_owners_is_one_too(tmp_path: Path):
     own = tmp_path / "own.yml"
     play = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/validate.yml"), "vars": {"lab_windwo": []}}
     own.write_text(yaml.safe_dump([play]))
-    night = nowhere(tmp_path).begin(str(own)).wait(60)
+    night = nowhere(tmp_path).begin(str(own)).wait(300)
     assert night.rc == 2
     assert "There is no setting lab_windwo. Did you mean lab_window?" in said(night)
 
 
 def test_everything_that_cannot_be_meant_is_told_at_once(tmp_path: Path):
     hosts = nowhere(tmp_path, web={"lab_stage": "infar"}, nas={"lab_boot_confirm_timeout": 900})
-    night = hosts.begin("playbooks/validate.yml", "-e", "lab_settle=-1 lab_commit=no lab_flake_pull=yes").wait(60)
+    night = hosts.begin("playbooks/validate.yml", "-e", "lab_settle=-1 lab_commit=no lab_flake_pull=yes").wait(300)
     assert night.rc == 2
     for words in (
         "4 settings cannot be meant, and no host was contacted.",
@@ -100,7 +100,7 @@ def test_everything_that_cannot_be_meant_is_told_at_once(tmp_path: Path):
 def test_variables_of_owners_are_one_warning_and_their_values_are_not_looked_at(tmp_path: Path):
     own = {"lab_domain": "lab.example", "lab_subnet": "{{ nobody_has_set_this }}"}
     hosts = nowhere(tmp_path, web=own, nas={"lab_domain": "{{ 1 / 0 }}"})
-    night = hosts.begin("playbooks/validate.yml", "-e", "lab_user=me").wait(60)
+    night = hosts.begin("playbooks/validate.yml", "-e", "lab_user=me").wait(300)
     assert night.rc == 0
     assert night.output.count("WARNING") == 1
     assert "a variable of your own may: lab_domain, lab_subnet, lab_user." in said(night)
@@ -108,7 +108,7 @@ def test_variables_of_owners_are_one_warning_and_their_values_are_not_looked_at(
 
 def test_only_hosts_of_the_night_are_looked_at(tmp_path: Path):
     hosts = nowhere(tmp_path, web={"lab_satge": "dev"})
-    night = hosts.begin("playbooks/validate.yml", "--limit", "dev").wait(60)
+    night = hosts.begin("playbooks/validate.yml", "--limit", "dev").wait(300)
     assert night.rc == 0
     assert "in this order: STAGE BATCH AT ONCE HOSTS dev 1 1 dev PLAY RECAP" in said(night)
 
@@ -125,7 +125,7 @@ def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_com
     hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows))
     extra = json.dumps({"lab_inputs": ["nixpkgs"], "lab_deadline": 14400})
     arguments = ("-v", "--limit", "dev", "-e", extra)
-    night = hosts.begin("playbooks/emergency.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json").wait(60)
+    night = hosts.begin("playbooks/emergency.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json").wait(300)
     # a whole night, that finds nobody
     assert night.rc == 2
     assert "No host could be reached." in night.output
@@ -134,6 +134,6 @@ def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_com
     assert (settings["lab_window"], settings["lab_soak"]) == ([], 0)
     assert (settings["lab_inputs"], settings["lab_deadline"]) == (["nixpkgs"], 14400)
     # and what is set here can be overruled
-    checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1").wait(60)
+    checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1").wait(300)
     assert "lab_soak is -1." in checked.output
     assert hosts.run() is None
