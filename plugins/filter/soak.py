@@ -58,6 +58,7 @@ _value:
     - C(state), how it is with the present lock. V(passed), it is everywhere. V(due), hosts of a stage that may begin do
       not run it yet. V(soaking), time alone is missing. V(failed), a host did not pass, or nobody took part; the lock
       will get no further, and may be updated.
+    - C(reason), why that is so; also where no stage waits for it, because the hosts are those of the last one.
   type: dict
 """
 
@@ -79,7 +80,7 @@ def soak(hosts: Sequence[Mapping[str, Any]], stages: Sequence[str], soak: Any, n
         )
     except LabError as error:
         raise AnsibleFilterError(str(error)) from error
-    return {"state": passed.state, "closed": dict(passed.closed)}
+    return {"state": passed.state, "closed": dict(passed.closed), "reason": passed.reason}
 
 
 class FilterModule:

@@ -48,10 +48,12 @@ class Soak:
     """Why stages may not begin yet, by stage, C("") being what comes after all of them; and what is missing.
 
     C(due): the turn of hosts is still to come, with this lock. C(soaking): time alone. C(failed): it will not pass.
+    C(reason) says why; also of hosts of the last stage, whom nobody waits for.
     """
 
     state: State
     closed: Mapping[str, str]
+    reason: str = ""
 
 
 def closed_by_soak(stages: Sequence[str], hosts: Sequence[Member], soak: float, now: float) -> Soak:
@@ -66,7 +68,7 @@ def closed_by_soak(stages: Sequence[str], hosts: Sequence[Member], soak: float, 
         if state == "soaking" and not following:
             return Soak("passed", {})
         if state != "passed":
-            return Soak(state, dict.fromkeys(following, why))
+            return Soak(state, dict.fromkeys(following, why), why)
     return Soak("passed", {})
 
 

@@ -113,13 +113,6 @@ def test_only_hosts_of_the_night_are_looked_at(tmp_path: Path):
     assert "in this order: STAGE BATCH AT ONCE HOSTS dev 1 1 dev PLAY RECAP" in said(night)
 
 
-def settings_of(night: Night, host: str) -> dict[str, Any]:
-    """The settings that a night takes a host to have, as -v shows them in JSON."""
-    begin = night.output.index(f"ok: [{host}] => ", night.output.index("Note what is set for this host"))
-    data, _end = json.JSONDecoder().raw_decode(night.output, night.output.index("{", begin))
-    return dict(data["ansible_facts"]["__lab_set"]["settings"])
-
-
 def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_command_line_wins(tmp_path: Path):
     windows = {"lab_window": "03:00-04:00", "lab_soak": 3600, "lab_deadline": 7200, "lab_inputs": ["packages"]}
     hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows))
@@ -130,10 +123,13 @@ def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_com
     assert night.rc == 2
     assert "No host could be reached." in night.output
     assert hosts.contacts() > 0
-    settings = settings_of(night, "dev")
-    assert (settings["lab_window"], settings["lab_soak"]) == ([], 0)
-    assert (settings["lab_inputs"], settings["lab_deadline"]) == (["nixpkgs"], 14400)
+    turn = night.output[night.output.index("Note whether it is this host's turn") :]
+    data, _end = json.JSONDecoder().raw_decode(turn, turn.index("{"))
+    assert data["ansible_facts"]["__lab_turn"]["gates"]["window"] == []
+    # asked of each host where stages soak
+    assert "Note where that leaves its stage" not in night.output
     # and what is set here can be overruled
-    checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1").wait(300)
-    assert "lab_soak is -1." in checked.output
+    checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1 lab_deadline=-2").wait(300)
+    assert "lab_soak is -1." in said(checked)
+    assert "lab_deadline is -2." in said(checked)
     assert hosts.run() is None

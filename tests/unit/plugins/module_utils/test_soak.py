@@ -24,7 +24,19 @@ def due(name: str, stage: str, **how: Any) -> dict[str, Any]:
 
 
 def soaked(*hosts: dict[str, Any], hours: float = 12) -> dict[str, Any]:
-    return soak_filter.soak(hosts, STAGES, hours * HOUR, NOW)
+    """The verdict; its reason is that of the stages that are closed, where there are any."""
+    told = soak_filter.soak(hosts, STAGES, hours * HOUR, NOW)
+    reason = told.pop("reason")
+    assert set(told["closed"].values()) <= {reason}
+    assert (told["state"] == "passed") == (reason == "")
+    return told
+
+
+def test_hosts_of_the_last_stage_that_are_due_close_nothing_and_are_told():
+    """The night before has let them wait, and the lock must not move on before their turn has come."""
+    told = soak_filter.soak([host("dev1", "dev"), due("dns", "critical")], STAGES, HOUR, NOW)
+    assert (told["state"], told["closed"]) == ("due", {})
+    assert told["reason"] == "Stage critical comes first: dns does not run yet what the lock gives it."
 
 
 def test_a_stage_that_soaked_opens_the_next_and_no_further():
