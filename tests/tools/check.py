@@ -138,10 +138,10 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     "lint": LINT,
     "soak": (
+        soak("others", "tests", *OTHERS),
+        NEWER_NIX,
         *long_scenarios("interrupted", "reboots", ROLLBACK, "two_controllers", "lab", "recovery"),
         *long_scenarios("fleet", "stages", "own_controller"),
-        NEWER_NIX,
-        soak("others", "tests", *OTHERS),
     ),
 }
 # Tests on the lab mostly wait, so there are more of them than cores.
