@@ -58,6 +58,11 @@ class Night:
         rows = [re.match(r" +(\w+) +([a-z_]+)  ", line) for line in self._table]
         return {row[1]: row[2] for row in rows if row}
 
+    def failed_tasks(self, host: str) -> list[str]:
+        """The tasks in which it failed, or could not be reached, in order."""
+        tasks = self.output.split("\nTASK [")[1:]
+        return [task.partition("]")[0] for task in tasks if f"\nfatal: [{host}]" in task]
+
     def reason(self, host: str) -> str:
         """The lines below the host's row, in one."""
         table = self._table

@@ -115,10 +115,11 @@ def test_only_hosts_of_the_night_are_looked_at(tmp_path: Path):
 
 def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_command_line_wins(tmp_path: Path):
     windows = {"lab_window": "03:00-04:00", "lab_soak": 3600, "lab_deadline": 7200, "lab_inputs": ["packages"]}
-    hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows))
-    extra = json.dumps({"lab_inputs": ["nixpkgs"], "lab_deadline": 14400})
-    arguments = ("-v", "--limit", "dev", "-e", extra)
-    night = hosts.begin("playbooks/emergency.yml", *arguments, ANSIBLE_CALLBACK_RESULT_FORMAT="json").wait(300)
+    hosts = nowhere(tmp_path, **dict.fromkeys(HOSTS, windows) | {"web": windows | {"lab_inputs": ["other"]}})
+    arguments = ("--limit", "dev:web", "-e", "lab_deadline=14400")
+    inputs = ("-e", json.dumps({"lab_inputs": ["nixpkgs"]}))
+    begun = hosts.begin("playbooks/emergency.yml", "-v", *arguments, *inputs, ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    night = begun.wait(300)
     # a whole night, that finds nobody
     assert night.rc == 2
     assert "No host could be reached." in night.output
@@ -130,6 +131,7 @@ def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_com
     assert "Note where that leaves its stage" not in night.output
     # and what is set here can be overruled
     checked = hosts.begin("playbooks/emergency.yml", *arguments, "-e", "lab_soak=-1 lab_deadline=-2").wait(300)
+    assert "lab_inputs. It is ['packages'] for dev and ['other'] for web." in said(checked)
     assert "lab_soak is -1." in said(checked)
     assert "lab_deadline is -2." in said(checked)
     assert hosts.run() is None
