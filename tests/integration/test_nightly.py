@@ -94,32 +94,14 @@ def test_a_limit_that_leaves_no_host_is_an_error(fleet: Fleet, limit: str):
     assert "HOST  " not in night.output
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ("lab_reboot=somtimes", ("lab_reboot", "somtimes")),
-        ("lab_commit=false lab_flake_push=true", ("only commits can be pulled and pushed",)),
-        ("lab_cache=file:///srv/cache", ("lab_delivery is push, so no host asks a cache",)),
-    ],
-)
-def test_a_misspelt_or_contradictory_value_stops_the_run_before_any_host_is_contacted(
-    fleet: Fleet, settings: str, words: tuple[str, ...]
-):
+def test_a_misspelt_value_stops_the_run_before_any_host_is_contacted(fleet: Fleet):
     before = fleet.state()
-    night = fleet.night("-e", settings)
+    night = fleet.night("-e", "lab_reboot=somtimes")
     assert night.rc != 0
-    for word in words:
-        assert word in " ".join(night.output.split())
+    assert "lab_reboot" in night.output
+    assert "somtimes" in night.output
     assert "Look at the host" not in night.output
     assert fleet.state() == before
-
-
-def test_what_is_one_for_the_night_has_to_be_the_same_for_all(fleet: Fleet, tmp_path: Path):
-    (tmp_path / "two.yml").write_text("all: {hosts: {dns: {lab_flake: /srv/other}}}\n")
-    night = fleet.night("-i", "inventory", "-i", str(tmp_path / "two.yml"))
-    assert night.rc != 0
-    assert "Not the same for all hosts, though there is one for the night: lab_flake." in " ".join(night.output.split())
-    assert "Look at the host" not in night.output
 
 
 def test_one_bad_value_of_one_host_stops_the_night_of_all(fleet: Fleet, tmp_path: Path):
@@ -228,14 +210,15 @@ def test_a_second_night_has_nothing_to_do_and_an_absent_host_costs_it_one_connec
     assert all(after[host].is_on(fleet.target(host)) for host in HOSTS)
     assert {host for host in HOSTS if after[host].boot_id != before[host].boot_id} == {"nas", "dns"}
 
-    nights = [fleet.night(), fleet.night()]
-    for night in nights:
+    # where other tests run beside this one, a second try
+    seconds: list[float] = []
+    while min(seconds, default=first.seconds) >= first.seconds / 4 and len(seconds) < 2:
+        night = fleet.night()
         assert (night.rc, night.outcomes) == (0, dict.fromkeys(HOSTS, "unchanged"))
         assert not re.search(r"changed=[1-9]", night.output)
+        seconds.append(night.seconds)
     assert fleet.looks() == after
-    # the better of two, because other tests run beside this one
-    present = min(nights, key=lambda night: night.seconds)
-    assert present.seconds < first.seconds / 4
+    assert min(seconds) < first.seconds / 4
 
     lab.stop("nas")
     absent = fleet.night()
