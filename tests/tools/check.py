@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -214,15 +214,23 @@ def work(steps: SimpleQueue[Step]) -> None:
             print(f"{'ok    ' if rc == 0 else 'FAILED'} {step.name:<14} {seconds:6.1f} s   {found}", flush=True)
 
 
-def children() -> list[Path]:
-    """What the steps left running, as directories of /proc. As their subreaper, this process has inherited it."""
+def children(*, ended: bool = False) -> list[Path]:
+    """What the steps left running, or what ended, as directories of /proc: their subreaper has inherited it."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
+            if int(parent) == os.getpid() and (state == "Z") == ended:
                 found.append(stat.parent)
     return found
+
+
+def reap(seen: set[int]) -> set[int]:
+    """Clear away what was inherited and had ended by the last round; never a step, whose end is its own thread's."""
+    ended = {int(process.name) for process in children(ended=True)} - {process.pid for process in list(running)}
+    for pid in ended & seen:
+        os.waitpid(pid, os.WNOHANG)
+    return ended
 
 
 def describe(process: Path) -> str:
@@ -261,6 +269,9 @@ def main(what: str = "all") -> int:
         steps.put(step)
     futures = [pool.submit(work, steps) for _ in range(AT_ONCE[what])]
     try:
+        ended: set[int] = set()
+        while wait(futures, timeout=10).not_done:
+            ended = reap(ended)
         for future in futures:
             future.result()  # a defect of this runner is raised here
     except KeyboardInterrupt:
