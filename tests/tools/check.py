@@ -105,6 +105,7 @@ SCENARIOS = (
     "own_controller",
     ROLLBACK,
     "interrupted",
+    "forty",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
@@ -116,7 +117,7 @@ def scenarios(*names: str) -> tuple[Step, ...]:
 
 
 def soak(name: str, *paths: str) -> Step:
-    return pytest(f"soak-{name}", "-m", "soak", *paths, minutes=60)
+    return pytest(f"soak-{name}", "-m", "soak", *paths, minutes=120)
 
 
 def long_scenarios(*names: str) -> tuple[Step, ...]:
@@ -138,10 +139,10 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     "lint": LINT,
     "soak": (
-        soak("others", "tests", *OTHERS),
+        *long_scenarios("forty", "interrupted"),
         NEWER_NIX,
-        *long_scenarios("interrupted", "reboots", ROLLBACK, "two_controllers", "lab", "recovery"),
-        *long_scenarios("fleet", "stages", "own_controller"),
+        *long_scenarios("reboots", ROLLBACK, "two_controllers", "lab", "recovery", "fleet", "stages", "own_controller"),
+        soak("others", "tests", *OTHERS),
     ),
 }
 # Tests on the lab mostly wait, so there are more of them than cores.
