@@ -85,7 +85,7 @@ class Running:
     def output(self) -> str:
         return Path(self._log.name).read_text(errors="replace")
 
-    def wait(self, timeout: float = 600) -> Night:
+    def wait(self, timeout: float = 1200) -> Night:
         try:
             rc = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -138,7 +138,7 @@ class Fleet:
         words = ["ansible", host, "-i", inventory, "-m", module, "-a", arguments]
         return self.run([*words, *options, "-e", json.dumps(variables)])
 
-    def night(self, *arguments: str, timeout: float = 600, **settings: Any) -> Night:
+    def night(self, *arguments: str, timeout: float = 1200, **settings: Any) -> Night:
         """A whole night."""
         return self.begin(*arguments, **settings).wait(timeout)
 

@@ -131,6 +131,7 @@ def test_a_machine_that_takes_another_down_waits_for_it_and_that_one_is_updated_
 @pytest.mark.soak
 def test_a_machine_whose_guest_does_not_come_back_is_put_back(fleet: Fleet):
     fleet.lab.move()
+    own(fleet, nas={"lab_hypervisor_of": ["web"], "lab_stage": "infrastructure"})
     fleet.lab.fault("nas", "kernel-changed=6.13")
     before = fleet.looks()
     with goes_down_with(fleet, "web", "nas", comes_back=False):
