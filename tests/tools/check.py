@@ -103,6 +103,7 @@ SCENARIOS = (
     "fleet",
     "stages",
     "own_controller",
+    "controller_role",
     ROLLBACK,
     "interrupted",
 )
@@ -131,6 +132,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         NIX,
         HOSTS,
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "lab", "reboots", "own_controller"),
+        *scenarios("controller_role"),
         CORE,
         *scenarios("two_controllers", "inventory", ROLLBACK),
         MOLECULE,
