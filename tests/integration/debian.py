@@ -43,6 +43,8 @@ ln -s "${python%/bin/*}/lib/$version" /usr/lib/
 cp -rL /etc/systemd/system /etc/systemd/system.new
 rm /etc/systemd/system
 mv /etc/systemd/system.new /etc/systemd/system
+systemctl stop lab-auto-update-boot-guard.service lab-auto-update-resume.service
+rm -r /etc/systemd/system/lab-auto-update-* /etc/systemd/system/*/lab-auto-update-* /var/lib/lab-auto-update
 mkdir -p /usr/local/bin /etc/logrotate.d
 cat > /etc/systemd/system/tell@.service <<'UNIT'
 [Service]

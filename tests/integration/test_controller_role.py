@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.integration.fleet import Fleet, Night, until
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
+
+DOCS = (Path(__file__).parents[2] / "docs/controller.md").read_text()
 
 SETTINGS = {
     "lab_settle": 4,
@@ -103,6 +106,7 @@ def test_its_service_is_confined_and_its_user_can_change_nothing_that_it_runs(de
     said = debian.sh(f"systemd-analyze security --no-pager {UNIT}")
     exposure = re.search(rf"exposure level for {UNIT}: ([\d.]+)", said)
     assert exposure is not None and float(exposure[1]) <= 2.0, said
+    assert f" and {exposure[1]} with what is below" in DOCS
     more = debian.writable(USER) - debian.writable("nobody")
     places = ("/var/lib/lab-auto-update", "/var/log/lab-auto-update")
     assert more and [path for path in more if not path.startswith(places)] == []
@@ -122,8 +126,9 @@ def test_a_night_runs_by_systemctl_start_and_nobody_gets_between(debian: Debian,
     role = debian.role(**OPTIONS)
     second = debian.again("nightly")
     assert second.returncode != 0
-    assert "Another run is going on, and no host was contacted. It is run " in second.stdout, second.stdout
-    assert "Its log is /var/log/lab-auto-update/ansible.log." in second.stdout
+    said = " ".join(second.stdout.split())
+    assert "Another run is going on, and no host was contacted. It is run " in said, said
+    assert "Its log is /var/log/lab-auto-update/ansible.log." in said, said
     refused = role.wait()
     assert refused.rc == 2 and "is going on here (process" in refused.output, refused.output
 
