@@ -181,6 +181,10 @@ def test_a_host_whose_key_is_not_known_is_not_connected_to(debian: Debian, insta
 def test_uninstalled_nothing_of_it_is_left_and_what_the_owner_put_there_is(
     debian: Debian, before: set[str], installed: Night
 ):
+    refused = debian.role(lab_controller_state="absent", lab_controller_user="daemon").wait()
+    assert "lab_controller_user is daemon, a user whom this role has not made." in " ".join(refused.output.split())
+    assert debian.show("ActiveState", unit="lab-auto-update.timer") == {"ActiveState": "active"}
+
     debian.sh("echo secret > /etc/lab-auto-update/vault")
     for expected in (True, False):
         night = debian.role(lab_controller_state="absent").wait()
