@@ -24,6 +24,18 @@ SETTINGS = {
     "lab_boot_confirm_timeout": 90,
     "lab_reboot_timeout": 120,
 }
+CONFINED = """derivation {
+  name = "confined";
+  system = builtins.currentSystem;
+  builder = "/bin/sh";
+  args = [ "-c" "echo built > $out" ];
+}
+"""
+BUILDING = """[Service]
+Environment=HOME=%S/lab-auto-update
+ExecStart=
+ExecStart=/run/current-system/sw/bin/nix build --no-link --print-out-paths --file /srv/confined.nix
+"""
 OPTIONS = {
     "lab_controller_schedule": "03:17",
     "lab_controller_randomized_delay": 0,
@@ -112,6 +124,22 @@ def test_its_service_is_confined_and_its_user_can_change_nothing_that_it_runs(de
     assert more and [path for path in more if not path.startswith(places)] == []
     secrets = debian.sh("stat -c '%U:%G %a' /etc/lab-auto-update/.ssh/id_ed25519 /etc/lab-auto-update/settings.json")
     assert secrets.split("\n")[:2] == [f"root:{USER} 640"] * 2
+
+
+def test_a_controller_that_has_nix_can_evaluate_and_build_in_that_confinement(debian: Debian, installed: Night):
+    """As for a flake of its own; the service's own command is another one for this."""
+    debian.lab.write("dev", "/srv/confined.nix", CONFINED)
+    unit = "lab-auto-update-validate.service"
+    place = f"/run/systemd/system/{unit}.d"
+    debian.sh(f"mkdir -p {place}")
+    debian.lab.write("dev", f"{place}/command.conf", BUILDING)
+    try:
+        debian.sh(f"systemctl daemon-reload; systemctl start {unit}")
+        said = debian.sh(f"journalctl --sync; journalctl --output=cat --no-pager --unit={unit} --lines=4")
+    finally:
+        debian.sh(f"rm -r {place}; systemctl daemon-reload")
+    (built,) = re.findall(r"/nix/store/\S+-confined", said)
+    assert debian.sh(f"cat {built}") == "built\n"
 
 
 def test_a_night_runs_by_systemctl_start_and_nobody_gets_between(debian: Debian, fleet: Fleet, installed: Night):
