@@ -32,7 +32,7 @@ _LANGUAGES: dict[str, _settings.Parser] = {
     "lab_hold": _hold.parse,
     "lab_checks": lambda value: _controller_checks.check_expressions(_user_checks.parse(value, "lab_checks")),
 }
-_SPECIFICATION = Path(__file__).parents[2] / "roles/update/meta/argument_specs.yml"
+_ROLES = Path(__file__).parents[2] / "roles"
 
 
 class ActionModule(LabAction):
@@ -88,9 +88,10 @@ class ActionModule(LabAction):
 
     def _check(self, given: Sequence[Mapping[str, Any]], task_vars: Mapping[str, Any]) -> tuple[list[Host], list[str]]:
         """The hosts with settings of the right types, and what to warn of; all that is wrong is told at once."""
-        options = self._options()
+        options = self._options("update", "open")
+        known = [*options, *self._options("controller", "main")]
         names = [str(each["name"]) for each in given]
-        problems, strangers = _settings.check_names(_names_of_variables(names, task_vars), options)
+        problems, strangers = _settings.check_names(_names_of_variables(names, task_vars), known)
         hosts = []
         for each in given:
             found = ArgumentSpecValidator(options).validate(dict(each["settings"]))
@@ -103,11 +104,11 @@ class ActionModule(LabAction):
             raise LabError(_settings.sentences(_settings.merged(problems), names))
         return hosts, [_settings.strangers_sentence(strangers)] if strangers else []
 
-    def _options(self) -> dict[str, dict[str, Any]]:
-        """What the role's specification says of each setting."""
-        data = self._loader.load_from_file(str(_SPECIFICATION))
+    def _options(self, role: str, entry_point: str) -> dict[str, dict[str, Any]]:
+        """What a role's specification says of each option."""
+        data = self._loader.load_from_file(str(_ROLES / role / "meta/argument_specs.yml"))
         options: dict[str, dict[str, Any]] = {}
-        for name, option in data["argument_specs"]["open"]["options"].items():
+        for name, option in data["argument_specs"][entry_point]["options"].items():
             kept = {key: option[key] for key in ("type", "elements", "choices") if key in option}
             # a path may be another machine's: nothing of it is expanded here
             options[str(name)] = {key: "str" if value == "path" else value for key, value in kept.items()}

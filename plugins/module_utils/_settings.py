@@ -19,7 +19,7 @@ PREFIX = "lab_"
 # no settings of a night, and ours all the same: facts, and what comes from the inventory plugin
 FACTS = ("lab_left", "lab_night", "lab_rollback", "lab_rollout_batches", "lab_tags")
 # what the other playbooks take
-OF_OTHER_PLAYBOOKS = ("lab_rollback_reboot", "lab_rollback_to", "lab_yes")
+OF_OTHER_PLAYBOOKS = ("lab_controller_hosts", "lab_rollback_reboot", "lab_rollback_to", "lab_yes")
 
 # there is one for the night: tasks that run once take them, and would take whatever their first host has
 ONE_FOR_THE_NIGHT = (
@@ -129,8 +129,8 @@ BOUNDS = {
 def check_names(used: Mapping[str, Collection[str]], settings: Collection[str]) -> tuple[list[Problem], list[str]]:
     """What is wrong with the names of variables, and those that begin as ours do and mean nothing to us.
 
-    C(used) has the hosts that have a variable of a name, C(settings) the names of all settings. Owners have variables
-    of their own; only one that is close to a name of ours is taken for a misspelt one.
+    C(used) has the hosts that have a variable of a name, C(settings) the names of all settings, and of options of other
+    roles. Owners have variables of their own; only one that is close to a name of ours is taken for a misspelt one.
     """
     typed = (*settings, *OF_OTHER_PLAYBOOKS)
     problems, strangers = [], []
