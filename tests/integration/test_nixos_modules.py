@@ -335,7 +335,10 @@ def test_a_user_of_its_own_is_made_and_has_no_way_to_root_on_the_controller(nixo
     assert (user["isSystemUser"], user["group"]) == (True, "lab-auto-update")
     # that of a host is root's
     assert user["home"] == f"{STATE}-controller"
-    unit = settings(nixos.unit(SERVICE, configuration))
+    text = nixos.unit(SERVICE, configuration)
+    nixos.lab.write(BUILDER, f"/tmp/{SERVICE}", text)
+    nixos.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", f"/tmp/{SERVICE}")
+    unit = settings(text)
     assert (unit["User"], unit["NoNewPrivileges"]) == (["lab-auto-update"], ["true"])
     assert unit["CapabilityBoundingSet"] == [""]
     other = CONTROLLER + 'services.lab-auto-update.user = "alice"; users.users.alice.isNormalUser = true;'
@@ -477,6 +480,9 @@ def test_notes_that_are_elsewhere_are_there_before_the_boot_guard_reads_them(nix
         lab.wait_ready([HOST])
         until(lambda: "cannot be read" in lab.journal(HOST, "-b", f"--unit={GUARD}"), 30)
         assert mount in nixos.run("systemctl", "show", "--property=Requires", "--value", GUARD, host=HOST).split()
+        # and the file system of what is mounted there comes first
+        needed = nixos.run("systemctl", "show", "--property=RequiresMountsFor", "--value", mount, host=HOST).split()
+        assert f"/persist{STATE}" in needed
     finally:
         lab.write(HOST, "/etc/fstab", None)
         nixos.run("sh", "-c", f"umount {STATE}; rm -rf /persist; systemctl daemon-reload", host=HOST)

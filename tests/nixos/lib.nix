@@ -1,9 +1,9 @@
 # Stand-in for the part of nixpkgs' lib that nix/*.nix need: options, types, and modules with priorities and conditions.
 let
   inherit (builtins)
-    all any attrNames attrValues concatLists concatMap concatStringsSep elem elemAt filter foldl' genList getEnv head
+    all any attrNames attrValues concatLists concatMap concatStringsSep elem elemAt filter foldl' head
     isAttrs isBool isFunction isInt isList isPath isString length listToAttrs mapAttrs match replaceStrings split
-    stringLength substring tail toJSON typeOf;
+    stringLength substring tail toJSON;
 
   unique = foldl' (seen: each: if elem each seen then seen else seen ++ [ each ]) [ ];
   typed = kind: value: isAttrs value && value._type or "" == kind;

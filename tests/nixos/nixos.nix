@@ -2,7 +2,7 @@
 { release }:
 { config, lib, pkgs, ... }:
 let
-  inherit (lib) concatMapStringsSep concatStringsSep mapAttrs optional optionalAttrs types versionAtLeast;
+  inherit (lib) concatMapStringsSep concatStringsSep mapAttrs optionalAttrs types versionAtLeast;
   inherit (builtins) attrNames attrValues concatLists isBool isList;
 
   option = type: lib.mkOption { inherit type; };
