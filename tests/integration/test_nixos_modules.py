@@ -22,6 +22,7 @@ SERVICE, TIMER = "lab-auto-update.service", "lab-auto-update.timer"
 GUARD, RESUME = "lab-auto-update-boot-guard.service", "lab-auto-update-resume.service"
 STATE = "/var/lib/lab-auto-update"
 UNITS = "/run/systemd/system"
+FILES = "/srv/modules"  # of the builder
 CONTROLLER = 'services.lab-auto-update = { enable = true; inventory = [ "/etc/nixos/lab" ]; };'
 MANAGED = "services.lab-auto-update-host.enable = true;"
 KEY = 'services.lab-auto-update-host.authorizedKeys = [ "ssh-ed25519 AAAA controller" ];'
@@ -35,6 +36,7 @@ class Nixos:
         self.lab = controller.lab
         root, below = self.lab._disk(BUILDER, CLONE)
         shutil.copytree(ROOT / "tests/nixos", root / below.lstrip("/") / "tests/nixos")
+        (root / FILES.lstrip("/") / "bin").mkdir(parents=True)
 
     def run(self, *argv: str, host: str = BUILDER) -> str:
         done = self.lab.run(host, argv)
@@ -50,7 +52,8 @@ class Nixos:
           }};
           {wanted}
         """
-        argv = ["nix-instantiate", "--eval", "--strict", "--json", "-"]
+        # or what a unit names would not be in the store
+        argv = ["nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode", "-"]
         return self.lab.run(BUILDER, argv, stdin=text)
 
     def config(self, configuration: str, wanted: str, release: str = "26.05", pkgs: str = "{ }") -> Any:
@@ -189,6 +192,25 @@ def test_every_option_is_described_and_has_a_type(nixos: Nixos):
     assert {*controller, *host} == documented
 
 
+def test_the_flake_that_the_documentation_shows_is_one(nixos: Nixos):
+    (example,) = re.findall(r"```nix\n(.*?)```", (ROOT / "docs/nixos.md").read_text(), re.DOTALL)
+    for name, text in (("flake", example), ("web", "{ }"), ("controller", "{ }")):
+        nixos.lab.write(BUILDER, f"{FILES}/{name}.nix", text)
+    expression = f"""
+      let
+        modules = ((import {CLONE}/flake.nix).outputs {{ self.nixosModules = modules; }}).nixosModules;
+        outputs = (import {FILES}/flake.nix).outputs {{
+          lab-auto-update.nixosModules = modules;
+          nixpkgs.lib.nixosSystem = {{ modules }}:
+            import {CLONE}/tests/nixos/evaluate.nix {{ configuration.imports = modules; }};
+        }};
+      in
+      builtins.mapAttrs (_: system: builtins.attrNames system.config.made.units) outputs.nixosConfigurations
+    """
+    found = nixos.run("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression)
+    assert json.loads(found) == {"web": [GUARD, RESUME], "controller": [GUARD, RESUME, SERVICE, TIMER]}
+
+
 ROTATION = ["compress", "create 0644", "delaycompress", "daily", "missingok", "notifempty"]
 
 
@@ -214,10 +236,9 @@ def test_a_systemd_finds_nothing_wrong_with_the_units_and_lists_the_next_night(n
     assert set(units) == {SERVICE, TIMER, GUARD, RESUME}
     assert units[TIMER]["wantedBy"] == ["timers.target"]
     load(nixos, loaded, {name: units[name]["text"] for name in (SERVICE, TIMER)})
-    nixos.run("mkdir", "-p", "/tmp/verified")
     for name in (GUARD, RESUME):
-        nixos.lab.write(BUILDER, f"/tmp/verified/{name}", units[name]["text"])
-    files = [*(f"{UNITS}/{name}" for name in (SERVICE, TIMER)), *(f"/tmp/verified/{name}" for name in (GUARD, RESUME))]
+        nixos.lab.write(BUILDER, f"{FILES}/{name}", units[name]["text"])
+    files = [*(f"{UNITS}/{name}" for name in (SERVICE, TIMER)), *(f"{FILES}/{name}" for name in (GUARD, RESUME))]
     verified = nixos.lab.run(BUILDER, ["systemd-analyze", "verify", "--man=no", *files])
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
 
@@ -243,11 +264,11 @@ def test_a_systemd_finds_nothing_wrong_with_the_units_and_lists_the_next_night(n
 
 
 # Writes down what it is called with; it stands where Ansible is, because the way there is what is tested.
-RECORDER = """\
+RECORDER = f"""\
 #!/run/current-system/sw/bin/python3
 import json, os, sys
-with open("/tmp/recorded.json", "w") as file:
-    json.dump({"argv": sys.argv[1:], "environment": dict(os.environ)}, file)
+with open("{FILES}/recorded.json", "w") as file:
+    json.dump({{"argv": sys.argv[1:], "environment": dict(os.environ)}}, file)
 """
 HOSTILE = [
     "--extra-vars",
@@ -260,9 +281,8 @@ HOSTILE = [
 
 
 def test_all_that_was_set_reaches_ansible_word_for_word(nixos: Nixos, loaded: dict[str, str]):
-    nixos.run("mkdir", "-p", "/srv/recorder/bin")
-    nixos.lab.write(BUILDER, "/srv/recorder/bin/ansible-playbook", RECORDER)
-    nixos.run("chmod", "+x", "/srv/recorder/bin/ansible-playbook")
+    nixos.lab.write(BUILDER, f"{FILES}/bin/ansible-playbook", RECORDER)
+    nixos.run("chmod", "+x", f"{FILES}/bin/ansible-playbook")
     nix = "[ " + " ".join(json.dumps(word).replace("${", "\\${") for word in HOSTILE) + " ]"
     text = nixos.unit(
         SERVICE,
@@ -276,14 +296,14 @@ def test_all_that_was_set_reaches_ansible_word_for_word(nixos: Nixos, loaded: di
             startTimeout = 7200;
             extraArguments = {nix};
             onFailure = [ "mail-owner.service" ];
-            package = {{ type = "derivation"; name = "recorder"; outPath = "/srv/recorder"; }};
+            package = {{ type = "derivation"; name = "recorder"; outPath = "{FILES}"; }};
           }};
         """,
     )
     assert settings(text)["OnFailure"] == ["mail-owner.service"]
-    load(nixos, loaded, {SERVICE: text.replace("PrivateTmp=true", "PrivateTmp=false")})
+    load(nixos, loaded, {SERVICE: text})
     nixos.run("systemctl", "start", SERVICE)
-    recorded = json.loads(nixos.lab.read(BUILDER, "/tmp/recorded.json") or "")
+    recorded = json.loads(nixos.lab.read(BUILDER, f"{FILES}/recorded.json") or "")
     playbook, *argv = recorded["argv"]
     assert playbook == "homelab.nixos.nightly"
     assert argv[:4] == ["--inventory", "/etc/nixos/lab", "--inventory", "/etc/nixos/my hosts.yml"]
@@ -336,8 +356,8 @@ def test_a_user_of_its_own_is_made_and_has_no_way_to_root_on_the_controller(nixo
     # that of a host is root's
     assert user["home"] == f"{STATE}-controller"
     text = nixos.unit(SERVICE, configuration)
-    nixos.lab.write(BUILDER, f"/tmp/{SERVICE}", text)
-    nixos.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", f"/tmp/{SERVICE}")
+    nixos.lab.write(BUILDER, f"{FILES}/{SERVICE}", text)
+    nixos.run("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=40", f"{FILES}/{SERVICE}")
     unit = settings(text)
     assert (unit["User"], unit["NoNewPrivileges"]) == (["lab-auto-update"], ["true"])
     assert unit["CapabilityBoundingSet"] == [""]
@@ -479,10 +499,12 @@ def test_notes_that_are_elsewhere_are_there_before_the_boot_guard_reads_them(nix
         until(lambda: lab.boots(HOST) > boots, 60)
         lab.wait_ready([HOST])
         until(lambda: "cannot be read" in lab.journal(HOST, "-b", f"--unit={GUARD}"), 30)
-        assert mount in nixos.run("systemctl", "show", "--property=Requires", "--value", GUARD, host=HOST).split()
+        # systemctl quotes what has a backslash
+        needed = nixos.run("systemctl", "show", "--property=Requires", "--value", GUARD, host=HOST)
+        assert mount.replace("\\", "\\\\") in needed
         # and the file system of what is mounted there comes first
-        needed = nixos.run("systemctl", "show", "--property=RequiresMountsFor", "--value", mount, host=HOST).split()
-        assert f"/persist{STATE}" in needed
+        needed = nixos.run("systemctl", "show", "--property=RequiresMountsFor", "--value", mount, host=HOST)
+        assert f"/persist{STATE}" in needed.split()
     finally:
         lab.write(HOST, "/etc/fstab", None)
         nixos.run("sh", "-c", f"umount {STATE}; rm -rf /persist; systemctl daemon-reload", host=HOST)
