@@ -217,7 +217,10 @@ in
       type = lib.types.listOf lib.types.nonEmptyStr;
       default = [ ];
       example = [ "mail-owner.service" ];
-      description = "Units that are started when a night fails: a host ended badly, nothing was built, or nobody was reached.";
+      description = ''
+        Units that are started when a night fails: a host ended badly, nothing
+        was built, or nobody was reached.
+      '';
     };
 
     package = lib.mkOption {

@@ -178,7 +178,9 @@ in
     assertions = [
       {
         assertion = lib.versionAtLeast cfg.python.pythonVersion "3.11";
-        message = "${option}.python is Python ${cfg.python.pythonVersion}, and 3.11 is needed. Choose pkgs.python3 of a newer nixpkgs.";
+        message = ''
+          ${option}.python is Python ${cfg.python.pythonVersion}, and 3.11 is needed. Choose pkgs.python3 of a newer nixpkgs.
+        '';
       }
       {
         assertion = mayLogIn && !asRoot -> config.security.sudo.enable || config.security.sudo-rs.enable;

@@ -37,10 +37,13 @@ let
       inherit highestPrio;
       isDefined = found != [ ];
       value =
-        if found == [ ] then throw "The option `${show loc}' was accessed but has no value defined. Try setting the option."
+        if found == [ ] then throw "The option `${show loc}' was accessed but has no value defined."
         else if wrong != [ ] then
-          throw "A definition for option `${show loc}' is not of type `${type.description}'. Definition values: ${
-            if isFunction (head wrong) then "a function" else if isPath (head wrong) then toString (head wrong) else toJSON (head wrong)}"
+          throw "A definition for option `${show loc}' is not of type `${type.description}': ${
+            if isFunction (head wrong) then "a function"
+            else if isPath (head wrong) then toString (head wrong)
+            else toJSON (head wrong)
+          }"
         else type.merge loc values;
     };
 
@@ -58,7 +61,8 @@ let
     } ] ++ concatMap (load args) (body.imports or [ ]);
 
   # A module that is imported twice counts once.
-  once = foldl' (seen: each: if each.key != null && any (other: other.key == each.key) seen then seen else seen ++ [ each ]) [ ];
+  once = foldl'
+    (seen: each: if each.key != null && any (other: other.key == each.key) seen then seen else seen ++ [ each ]) [ ];
 
   # Options and their values, as two trees of the same shape.
   assemble = loc: declarations: definitions:
@@ -75,11 +79,12 @@ let
         in
         if any (typed "option") here then
           if length here > 1 then throw "The option `${show (loc ++ [ name ])}' is already declared."
-          else { options = option // { inherit (merged) isDefined highestPrio; }; config = (option.apply or (x: x)) merged.value; }
+          else { options = option // { inherit (merged) isDefined highestPrio; }; config = merged.value; }
         else assemble (loc ++ [ name ]) here (concatMap pushDown given);
       entries = listToAttrs (map (name: { inherit name; value = entry name; }) names);
       unknown = filter (name: !elem name names) (concatMap attrNames definitions);
-      checked = if unknown == [ ] then entries else throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist.";
+      checked =
+        if unknown == [ ] then entries else throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist.";
     in
     { options = mapAttrs (_: each: each.options) entries; config = mapAttrs (_: each: each.config) checked; };
 
@@ -94,7 +99,12 @@ let
     mkForce = lib.mkOverride 50;
 
     mkOption = attributes: attributes // { _type = "option"; };
-    mkEnableOption = name: lib.mkOption { type = lib.types.bool; default = false; example = true; description = "Whether to enable ${name}."; };
+    mkEnableOption = name: lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      example = true;
+      description = "Whether to enable ${name}.";
+    };
     mkPackageOption = pkgs: name: { extraDescription ? "" }: lib.mkOption {
       type = lib.types.package;
       default = pkgs.${name};
@@ -121,9 +131,14 @@ let
       nonEmptyStr = lib.types.str // {
         description = "non-empty string"; check = value: isString value && match "[ \t\n]*" value == null; };
       singleLineStr = lib.types.str // {
-        description = "(optionally newline-terminated) single-line string"; check = value: isString value && match "[^\n\r]*\n?" value != null; };
+        description = "(optionally newline-terminated) single-line string";
+        check = value: isString value && match "[^\n\r]*\n?" value != null;
+      };
       path = {
-        description = "absolute path"; check = value: isPath value || (isString value || value ? outPath) && substring 0 1 "${value}" == "/"; merge = mergeEqual; };
+        description = "absolute path";
+        check = value: isPath value || (isString value || value ? outPath) && substring 0 1 "${value}" == "/";
+        merge = mergeEqual;
+      };
       package = { description = "package"; check = value: value.type or "" == "derivation"; merge = _: head; };
       raw = { description = "raw value"; check = _: true; merge = _: head; };
       nullOr = type: {
@@ -134,7 +149,10 @@ let
       either = one: other: {
         description = "${one.description} or ${other.description}";
         check = value: one.check value || other.check value;
-        merge = loc: values: if all one.check values then one.merge loc values else if all other.check values then other.merge loc values else mergeEqual loc values;
+        merge = loc: values:
+          if all one.check values then one.merge loc values
+          else if all other.check values then other.merge loc values
+          else mergeEqual loc values;
       };
       oneOf = types: foldl' lib.types.either (head types) (tail types);
       listOf = type: {
@@ -148,8 +166,9 @@ let
         merge = loc: values:
           let
             sets = concatMap pushDown values;
+            given = name: concatMap (set: if set ? ${name} then [ set.${name} ] else [ ]) sets;
             merged = listToAttrs (map
-              (name: { inherit name; value = mergeDefinitions (loc ++ [ name ]) type (concatMap (set: if set ? ${name} then [ set.${name} ] else [ ]) sets); })
+              (name: { inherit name; value = mergeDefinitions (loc ++ [ name ]) type (given name); })
               (unique (concatMap attrNames sets)));
           in
           mapAttrs (_: each: each.value) (lib.filterAttrs (_: each: each.isDefined) merged);
@@ -170,8 +189,10 @@ let
     optionalAttrs = condition: attributes: if condition then attributes else { };
     optionalString = condition: text: if condition then text else "";
     nameValuePair = name: value: { inherit name value; };
-    filterAttrs = wanted: attributes: removeAttrs attributes (filter (name: !wanted name attributes.${name}) (attrNames attributes));
-    findFirst = wanted: otherwise: values: let found = filter wanted values; in if found == [ ] then otherwise else head found;
+    filterAttrs = wanted: attributes:
+      removeAttrs attributes (filter (name: !wanted name attributes.${name}) (attrNames attributes));
+    findFirst = wanted: otherwise: values:
+      let found = filter wanted values; in if found == [ ] then otherwise else head found;
     concatMapStringsSep = separator: change: values: concatStringsSep separator (map change values);
     splitString = separator: text: filter isString (split separator text);
     removePrefix = prefix: text:

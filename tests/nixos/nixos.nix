@@ -63,7 +63,9 @@ let
     ${section service}
 
     [Service]
-    ${concatMapStringsSep "\n" (name: "Environment=${builtins.toJSON "${name}=${service.environment.${name}}"}") (attrNames service.environment)}
+    ${concatMapStringsSep "\n"
+      (name: "Environment=${builtins.toJSON "${name}=${service.environment.${name}}"}")
+      (attrNames service.environment)}
     Environment="PATH=${concatMapStringsSep ":" (package: "${package}/bin") (service.path ++ programs)}"
     ${lib.optionalString (!service.restartIfChanged) "X-RestartIfChanged=false"}
     ${lines service.serviceConfig}
@@ -143,8 +145,13 @@ in
     })));
     systemd = {
       services = optionWith { } (types.attrsOf (types.submodule service));
-      timers = optionWith { } (types.attrsOf (types.submodule (unit // { timerConfig = optionWith { } (types.attrsOf unitOption); })));
-      mounts = optionWith [ ] (types.listOf (types.submodule { where = option types.str; type = optionWith "" types.str; }));
+      timers = optionWith { } (types.attrsOf (types.submodule (
+        unit // { timerConfig = optionWith { } (types.attrsOf unitOption); }
+      )));
+      mounts = optionWith [ ] (types.listOf (types.submodule {
+        where = option types.str;
+        type = optionWith "" types.str;
+      }));
     }
     // (if versionAtLeast release "25.11" then { settings.Manager = optionWith { } (types.attrsOf unitOption); }
     else { watchdog.runtimeTime = maybe types.str; });
