@@ -6,7 +6,12 @@
     {
       nixosModules = {
         host = ./nix/host.nix;
-        default = self.nixosModules.host;
+        controller = ./nix/controller.nix;
+        # both, each of which does nothing until it is enabled
+        default.imports = [
+          self.nixosModules.host
+          self.nixosModules.controller
+        ];
       };
     };
 }

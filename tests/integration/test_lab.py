@@ -650,58 +650,6 @@ def test_a_switch_leaves_a_waiting_boot_guard_alone(lab):
     settle(lab, "dns")
 
 
-EVALUATE = """
-let
-  modules = ((import /tmp/module/flake.nix).outputs { self.nixosModules = modules; }).nixosModules;
-  config.services.lab-auto-update-host.enable = true;
-  config.nix.package = "nix";
-  lib = { mkEnableOption = text: { inherit text; }; mkIf = condition: value: assert condition; value; };
-  pkgs = { runtimeShell = "/bin/bash"; jq = "jq"; util-linux = "util-linux"; };
-  module = import modules.default { inherit config lib pkgs; };
-in
-module.config.systemd.services // { options = builtins.attrNames module.options.services.lab-auto-update-host; }
-"""
-
-
-# Each unit of nix/host.nix with its script and the packages on its PATH.
-OWN_UNITS = {
-    GUARD: ("nix/boot-guard.sh", ["nix", "jq", "util-linux"]),
-    "lab-auto-update-resume.service": ("nix/resume.sh", ["jq"]),
-}
-
-
-def test_the_units_of_the_hosts_module_are_those_of_the_lab(lab):
-    for name in ("flake.nix", "nix/host.nix", *(file for file, _ in OWN_UNITS.values())):
-        script = f"mkdir -p $(dirname /tmp/module/{name}); cat > /tmp/module/{name}"
-        done = lab.run("builder", ["sh", "-c", script], stdin=(REPOSITORY / name).read_text())
-        assert done.returncode == 0, done.stderr
-        if name.endswith(".nix"):
-            out(lab, "builder", "nix-instantiate", "--parse", f"/tmp/module/{name}")
-    found = json.loads(out(lab, "builder", "nix", "eval", "--impure", "--json", "--expr", EVALUATE))
-    assert found.pop("options") == ["enable"]
-    assert [f"{name}.service" for name in found] == [*OWN_UNITS]
-
-    def line(name, value):
-        words = [str(word) for word in (value if isinstance(value, list) else [value])]
-        return f"{name}={' '.join(words)}".replace("=False", "=false")
-
-    named = {"description": "Description", "after": "After", "before": "Before", "conflicts": "Conflicts"}
-    for (own, (file, path)), unit in zip(OWN_UNITS.items(), found.values(), strict=True):
-        wanted = [line(name, unit.pop(key)) for key, name in named.items() if key in unit]
-        wanted += [line("X-RestartIfChanged", unit.pop("restartIfChanged"))]
-        shell, script = unit["serviceConfig"].pop("ExecStart").split()
-        for part in ("unitConfig", "serviceConfig"):
-            wanted += [line(name, value) for name, value in unit.pop(part).items()]
-        assert (shell, unit) == ("/bin/bash", {"wantedBy": ["multi-user.target"], "path": path})
-
-        text = lab.read("dns", f"/etc/systemd/system/{own}").replace("=no\n", "=false\n").splitlines()
-        assert lab.read("dns", f"/etc/systemd/system/multi-user.target.wants/{own}") is not None
-        sections = [entry for entry in text if entry and not entry.startswith(("[", "Environment=", "ExecStart="))]
-        assert sorted(sections) == sorted(wanted)
-        (start,) = [entry for entry in text if entry.startswith("ExecStart=")]
-        assert lab.read("dns", start.split()[1]) == lab.read("builder", script) == (REPOSITORY / file).read_text()
-
-
 # ---- power ---------------------------------------------------------------------------------------------------------
 @pytest.mark.soak
 def test_power_off_is_hard_and_a_hung_boot_shows(lab):
