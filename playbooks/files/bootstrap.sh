@@ -13,7 +13,7 @@ umask 022
 export LC_ALL=C SYSTEMD_COLORS=0 SYSTEMD_PAGER=cat HOME="${HOME:-/root}"
 # a host that never enabled flakes has them here all the same
 export NIX_CONFIG="extra-experimental-features = nix-command flakes"
-PATH=/run/wrappers/bin:$system/bin:/nix/var/nix/profiles/default/bin
+PATH=/run/wrappers/bin:$system/bin:/nix/var/nix/profiles/default/bin:$PATH
 export PATH
 
 say() { printf "@%s %s\n" "$1" "$2"; }

@@ -100,7 +100,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(fleet: Bare):
     before = fleet.state()
     done = fleet.bootstrap("--check", "--limit", GUEST)
     assert (done.rc, done.outcomes) == (0, {GUEST: "pending"})
-    assert done.reason(GUEST).startswith("") and "Its Python would be that of <nixpkgs>" in flat(done.output)
+    assert "Dry run: its Python would be that of <nixpkgs>." in flat(done.output)
     assert not changed(done)
     assert fleet.state() == before
 
@@ -192,7 +192,7 @@ def test_host_keys_are_checked_unless_the_owner_says_which_they_are(fleet: Bare,
 def test_a_setting_that_cannot_be_meant_is_refused_before_any_host_is_contacted(fleet: Bare, setting: str, value: str):
     done = fleet.bootstrap(**{setting: value})
     assert done.rc == 2
-    assert f"{setting} is '{value}'" in flat(done.output).replace("\\", "")
+    assert f"{setting} is '{value}'" in flat(done.output)
     assert "TASK [Log in" not in done.output
 
 
@@ -225,7 +225,9 @@ def test_a_system_that_drops_python_is_refused_and_a_host_that_lost_it_is_brough
 
     bad = fleet.switch()
     night = fleet.night()
-    assert (night.rc, night.outcomes) == (2, {GUEST: "unreachable"})
+    # nobody else is there, so it was nobody's night
+    assert (night.rc, night.outcomes) == (2, {GUEST: "deferred"})
+    assert "python3' was not found" in night.reason(GUEST)
     assert fleet.look(GUEST).is_on(bad)
 
     back = fleet.begin(playbook="playbooks/rollback.yml", lab_yes=True).wait(300)

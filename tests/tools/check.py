@@ -107,6 +107,7 @@ SCENARIOS = (
     ROLLBACK,
     "interrupted",
     "forty",
+    "bootstrap",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
@@ -134,7 +135,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         HOSTS,
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "lab", "reboots", "own_controller"),
         CORE,
-        *scenarios("two_controllers", "inventory", ROLLBACK),
+        *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap"),
         MOLECULE,
         *LINT[3:],
     ),
