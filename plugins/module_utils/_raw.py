@@ -39,5 +39,5 @@ def complaint(result: Mapping[str, Any]) -> str:
         for line in str(text or "").splitlines()
         if line.strip()
     ]
-    words = lines[-1] if lines else str(result.get("msg") or "no answer")
+    words = (lines[-1] if lines else str(result.get("msg") or "no answer")).removeprefix("Task failed: ")
     return words if words.endswith((".", "!", "?")) else f"{words}."
