@@ -104,6 +104,7 @@ BUILDER_ROOTS = f"{GC_ROOTS}/builder"
 TARGET_ROOT = f"{GC_ROOTS}/target"
 FROM_ROOT = f"{GC_ROOTS}/from"
 PROVEN_ROOT = f"{GC_ROOTS}/proven"
+PYTHON_ROOT = f"{GC_ROOTS}/python"
 
 
 def is_store_path(text: str) -> bool:

@@ -8,7 +8,6 @@ so does its boot loader. Whatever else was seen, or was not, is a failure.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,12 +15,12 @@ from typing import Any, Literal
 from ansible_collections.homelab.nixos.plugins.module_utils import _boot_loader as loaders
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import Ending, units, verdict
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import is_store_path
+from ansible_collections.homelab.nixos.plugins.module_utils._raw import complaint, last, said_in, stdout
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import name, short
 
 Outcome = Literal["unchanged", "rolled_back", "rollback_failed", "failed", "unreachable", "held"]
 BAD: frozenset[Outcome] = frozenset({"rollback_failed", "failed", "unreachable"})
 
-_SAID = re.compile(r"@([A-Za-z_]+)(?: (.*))?")
 # timeout(1): ended by SIGTERM, or by SIGKILL
 _TIMED_OUT = (124, 137)
 
@@ -82,11 +81,11 @@ class Standing:
 def standing(evidence: Mapping[str, Any], run_id: str, reboot: bool, dry_run: bool) -> Standing:
     """Judge the registered results of the steps C(look), C(start), C(follow), C(look_again) and C(close)."""
     look, start = last(evidence.get("look")), last(evidence.get("start"))
-    before = seen(_stdout(look))
+    before = seen(stdout(look))
     if before is None:
         if look.get("unreachable") or not look:
-            return Standing("unreachable", f"It did not answer: {_complaint(look)}")
-        return Standing("failed", f"It could not be looked at: {_complaint(look)}")
+            return Standing("unreachable", f"It did not answer: {complaint(look)}")
+        return Standing("failed", f"It could not be looked at: {complaint(look)}")
     if before.system is None:
         return Standing("failed", no_system(before), None, before.current)
     change = f"from {_named(before.current)} to {_named(before.system)}"
@@ -98,9 +97,9 @@ def standing(evidence: Mapping[str, Any], run_id: str, reboot: bool, dry_run: bo
     if not start:
         return due
     again = last(evidence.get("look_again"))
-    after = seen(_stdout(again))
+    after = seen(stdout(again))
     if after is None:
-        words = _complaint(again or last(evidence.get("follow")) or start)
+        words = complaint(again or last(evidence.get("follow")) or start)
         outcome, reason = _not_seen(words)
     else:
         outcome, reason = _ended(before, after, before.system, read_log(after.log, run_id), start, reboot)
@@ -110,15 +109,9 @@ def standing(evidence: Mapping[str, Any], run_id: str, reboot: bool, dry_run: bo
     return replace(due, outcome=outcome, reason=reason)
 
 
-def last(result: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What a task registered that did something; of a loop the last round. Empty for none, or one that was skipped."""
-    rounds = [one for one in (result or {}).get("results", [result or {}]) if not one.get("skipped")]
-    return rounds[-1] if rounds else {}
-
-
 def seen(text: str) -> Seen | None:
     """Read what the script said to C(look); C(None) unless it said all of it."""
-    said = _said(text)
+    said = said_in(text)
     if "end" not in said or "boot_id" not in said:
         return None
 
@@ -149,7 +142,7 @@ def seen(text: str) -> Seen | None:
 
 def read_log(text: str, run_id: str) -> Log:
     """Read what the unit wrote; what another run has left is not it."""
-    said = _said(text)
+    said = said_in(text)
     if said.get("run") != [run_id]:
         return Log(None, None, None, None, "")
 
@@ -201,7 +194,7 @@ def _ended(
     if after.is_on(system) and (booted or log.activation in (0, 4)):
         return "rolled_back", " ".join(_notes(after, log, booted)) or "It runs this system and boots it."
     if log.run_id is None and not booted:
-        return "rollback_failed", f"The rollback did not begin: {_complaint(start)}"
+        return "rollback_failed", f"The rollback did not begin: {complaint(start)}"
     sentences = [*_steps(log), *_differences(after, system)]
     if log.activation not in (None, 0, 4) and after.profile == after.boot_default == system:
         sentences.append(_last_resort(booted, reboot))
@@ -270,30 +263,5 @@ def _differences(after: Seen, system: str) -> list[str]:
     return [f"It {what} {_named(path)}, and not {_named(system)}." for what, path in found]
 
 
-def _said(text: str) -> dict[str, list[str]]:
-    """Lines of C(@key value) by their keys; a banner of the host has none."""
-    said: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if found := _SAID.fullmatch(line.rstrip("\r")):
-            said.setdefault(found[1], []).append(found[2] or "")
-    return said
-
-
 def _named(system: str | None) -> str:
     return f"{name(system)} {short(system)}" if system else "something that is no system"
-
-
-def _stdout(result: Mapping[str, Any]) -> str:
-    return str(result.get("stdout") or "")
-
-
-def _complaint(result: Mapping[str, Any]) -> str:
-    """The last words of a task that went wrong, as a sentence."""
-    lines = [
-        line.strip()
-        for text in (result.get("stderr"), "" if result.get("rc") is not None else result.get("msg"))
-        for line in str(text or "").splitlines()
-        if line.strip()
-    ]
-    words = lines[-1] if lines else str(result.get("msg") or "no answer")
-    return words if words.endswith((".", "!", "?")) else f"{words}."

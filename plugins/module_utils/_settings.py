@@ -17,9 +17,18 @@ from ansible_collections.homelab.nixos.plugins.module_utils._redact import redac
 
 PREFIX = "lab_"
 # no settings of a night, and ours all the same: facts, and what comes from the inventory plugin
-FACTS = ("lab_left", "lab_night", "lab_rollback", "lab_rollout_batches", "lab_tags")
+FACTS = ("lab_bootstrap", "lab_left", "lab_night", "lab_rollback", "lab_rollout_batches", "lab_tags")
 # what the other playbooks take
-OF_OTHER_PLAYBOOKS = ("lab_controller_hosts", "lab_rollback_reboot", "lab_rollback_to", "lab_yes")
+OF_OTHER_PLAYBOOKS = (
+    "lab_bootstrap_host_keys",
+    "lab_bootstrap_known_hosts",
+    "lab_bootstrap_python",
+    "lab_bootstrap_timeout",
+    "lab_controller_hosts",
+    "lab_rollback_reboot",
+    "lab_rollback_to",
+    "lab_yes",
+)
 
 # there is one for the night: tasks that run once take them, and would take whatever their first host has
 ONE_FOR_THE_NIGHT = (

@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "tests" / "output"
 VENV = ROOT / ".venv" / "bin"
 TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
-SCRIPTS = (".ci/run", "nix/boot-guard.sh", "nix/resume.sh", "playbooks/files/rollback.sh", *TOOLS)
+PLAYBOOK_SCRIPTS = tuple(f"playbooks/files/{name}.sh" for name in ("bootstrap", "host-key", "rollback"))
+SCRIPTS = (".ci/run", "nix/boot-guard.sh", "nix/resume.sh", *PLAYBOOK_SCRIPTS, *TOOLS)
 CACHES = ("tests/output", ".ansible", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache")
 MINUTES = 60  # the end of any step but a soak
 PR_SET_CHILD_SUBREAPER = 36
@@ -107,6 +108,7 @@ SCENARIOS = (
     ROLLBACK,
     "interrupted",
     "forty",
+    "bootstrap",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
@@ -135,7 +137,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "lab", "reboots", "own_controller"),
         *scenarios("controller_role"),
         CORE,
-        *scenarios("two_controllers", "inventory", ROLLBACK),
+        *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap"),
         MOLECULE,
         *LINT[3:],
     ),

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from ansible_collections.homelab.nixos.plugins.module_utils import (
     _activation_unit,
+    _bootstrap,
     _info,
     _nix,
     _resume,
     _revert_units,
+    _settings,
     _state,
     _transaction,
 )
@@ -22,14 +24,19 @@ ROOT = Path(__file__).parents[2]
 SAFETY = (ROOT / "docs/safety.md").read_text()
 UPDATES = (ROOT / "docs/updates.md").read_text()
 ROLLOUT = (ROOT / "docs/rollout.md").read_text()
+BOOTSTRAP = (ROOT / "docs/bootstrap.md").read_text()
 DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
 
-@pytest.mark.parametrize("text", [SAFETY, UPDATES, ROLLOUT], ids=["safety", "updates", "rollout"])
-def test_every_test_it_names_exists_and_is_long_where_it_says_so(text: str):
+@pytest.mark.parametrize(
+    ("text", "least"),
+    [(SAFETY, 20), (UPDATES, 20), (ROLLOUT, 20), (BOOTSTRAP, 9)],
+    ids=["safety", "updates", "rollout", "bootstrap"],
+)
+def test_every_test_it_names_exists_and_is_long_where_it_says_so(text: str, least: int):
     named = dict(re.findall(r"`(test_\w+)`(,? ?\(?soak\)?)?", text))
-    assert len(named) > 20
+    assert len(named) > least
     soak = {}
     for file in (ROOT / "tests").rglob("test_*.py"):
         source = file.read_text()
@@ -90,7 +97,10 @@ def test_every_unit_it_names_is_one_and_none_is_missing():
         ),
         (
             f"| GC root in `{_nix.GC_ROOTS}/` | |",
-            {root.rpartition("/")[2] for root in (_nix.TARGET_ROOT, _nix.FROM_ROOT, _nix.PROVEN_ROOT)},
+            {
+                root.rpartition("/")[2]
+                for root in (_nix.TARGET_ROOT, _nix.FROM_ROOT, _nix.PROVEN_ROOT, _nix.PYTHON_ROOT)
+            },
         ),
     ],
 )
@@ -148,3 +158,23 @@ def test_the_readme_leads_to_it():
     assert "](docs/safety.md)" in readme
     assert "](docs/updates.md)" in readme
     assert "](docs/rollout.md)" in readme
+    assert "](docs/bootstrap.md)" in readme
+
+
+def test_the_settings_of_the_bootstrap_are_those_of_its_playbook():
+    playbook = (ROOT / "playbooks/bootstrap.yml").read_text()
+    defaults = dict(re.findall(r"\{\{ (lab_bootstrap_\w+) \| default\('?(.*?)'?\) \}\}", playbook))
+    rows = dict(re.findall(r"^\| `(lab_bootstrap_\w+)` \| (.*?) \|", BOOTSTRAP, re.MULTILINE))
+    assert {name: default.strip('`"') for name, default in rows.items()} == defaults
+    assert set(defaults) <= set(_settings.OF_OTHER_PLAYBOOKS)
+
+
+def test_the_lines_of_the_bootstrap_are_those_of_the_code():
+    code = (ROOT / "plugins/module_utils/_bootstrap.py").read_text()
+    lines = re.findall(r"^\| `([^`]+;)`(?:, `([^`]+;)`)? \|", BOOTSTRAP, re.MULTILINE)
+    assert len(lines) == 4
+    assert [line for row in lines for line in row if line.partition(" = ")[0] not in code] == []
+    for path in (_bootstrap.ROOTED_PYTHON, _bootstrap.SYSTEM_PYTHON, _nix.PYTHON_ROOT):
+        assert path in BOOTSTRAP
+    assert _bootstrap.ROOM == 1024
+    assert "With less than 1 GiB free" in BOOTSTRAP

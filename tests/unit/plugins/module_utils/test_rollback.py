@@ -15,7 +15,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _revert_units,
     _state,
 )
-from ansible_collections.homelab.nixos.plugins.module_utils._rollback import Standing, last, read_log, seen, standing
+from ansible_collections.homelab.nixos.plugins.module_utils._raw import last
+from ansible_collections.homelab.nixos.plugins.module_utils._rollback import Standing, read_log, seen, standing
 
 SCRIPT = (Path(__file__).parents[4] / "playbooks/files/rollback.sh").read_text()
 RUN = "20261122T232857Z-c4d1"
