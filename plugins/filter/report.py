@@ -9,7 +9,8 @@ short_description: A night as a table for people, and as values for machines
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
-  - Makes the summary of a night, the sentence with which the run fails if it did not end well, and what AWX keeps of it.
+  - Makes the summary of a night, the sentence with which the run fails if it did not end well, and what AWX keeps of
+    it.
 options:
   _input:
     description:

@@ -10,8 +10,8 @@ version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
   - Gives settings the types that the role homelab.nixos.update documents, for surveys and C(-e) know nothing but text.
-  - The text of a list is YAML, JSON, or words with commas or line breaks between them. The text of a dictionary is YAML,
-    JSON, or C(name=value) words.
+  - The text of a list is YAML, JSON, or words with commas or line breaks between them; of a list of lists, a line for
+    each. The text of a dictionary is YAML, JSON, or C(name=value) words.
   - What cannot have its type stays as it is; M(homelab.nixos.lab_run) says what is wrong with it.
 options:
   _input:

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """What settings mean that come as text, as surveys and C(-e) give them. Pure.
 
-A list is YAML, JSON, or words with commas or line breaks between them, of lists a line for each; a dictionary is YAML, JSON, or C(name=value)
-words; everything else is what Ansible reads of it.
+A list is YAML, JSON, or words with commas or line breaks between them, of lists a line for each; a dictionary is YAML,
+JSON, or C(name=value) words; everything else is what Ansible reads of it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 Reader = Callable[[str], object]
 
 _LIST = re.compile(r"\[|-\s")
+# its text may be a sentence with a colon in it
+_SENTENCES = ("lab_hold",)
 _EMPTY: dict[str, object] = {"list": [], "dict": {}, "str": "", "raw": ""}
 
 
@@ -63,13 +65,13 @@ def meant(name: str, value: object, option: Mapping[str, Any], read: Reader) -> 
         case "list":
             return _list(name, value.strip(), option.get("elements"), read)
         case "dict" | "raw":
-            return _structure(value, read, mapping=kind == "dict")
+            return _structure(value, read, is_sentence=name in _SENTENCES)
         case _:
             return value
 
 
 def _rendered(value: object) -> object:
-    """The same as plain values: a container of Ansible's is a template until it is looked into, and cannot be copied."""
+    """The same as plain values: a container of Ansible's is a template until somebody looks, and cannot be copied."""
     if isinstance(value, Mapping):
         return {name: _rendered(each) for name, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -93,11 +95,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in re.split(r"[,\n]", text) if word.strip()]
 
 
-def _structure(text: str, read: Reader, *, mapping: bool) -> object:
-    """A list or a dictionary where the text is one, else the text: a sentence may look like one without being it."""
+def _structure(text: str, read: Reader, *, is_sentence: bool) -> object:
+    """A list or a dictionary where the text is one, else the text."""
     stripped = text.strip()
     begun = stripped.startswith("{") or _LIST.match(stripped) is not None
-    if not (begun or mapping or "\n" in stripped):
+    if is_sentence and not begun and "\n" not in stripped:
         return text
     try:
         found = read(stripped)

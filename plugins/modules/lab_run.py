@@ -32,8 +32,8 @@ options:
     default: open
   hosts:
     description:
-      - All hosts of the night, by their names in the inventory, each with all settings as the role homelab.nixos.update has
-        them. Required unless O(state=close).
+      - All hosts of the night, by their names in the inventory, each with all settings as the role homelab.nixos.update
+        has them. Required unless O(state=close).
     type: dict
   run_id:
     description: With O(state=close), the RV(id) of the run.

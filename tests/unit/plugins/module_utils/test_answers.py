@@ -17,7 +17,7 @@ OPTIONS = SPECIFICATION["options"]
 CHECK = {"name": "shop", "kind": "http", "url": "https://shop.example/health"}
 # For each setting that is no plain text, number or truth: what it may be, and how people may write that.
 STRUCTURES: dict[str, list[tuple[object, str]]] = {
-    "lab_batch": [({"dev": "50%", "infra": 3}, "dev: 50%\ninfra: 3"), ("25%", "25%")],
+    "lab_batch": [({"dev": "50%", "infra": 3}, "dev: 50%\ninfra: 3"), ({"dev": "50%"}, "dev: 50%"), ("25%", "25%")],
     "lab_max_bad": [({"all": "10%", "infra": 1}, "{all: 10%, infra: 1}")],
     "lab_never_together": [
         ([["web", "monitor"], ["dns1", "dns2"]], "web, monitor\ndns1, dns2"),
