@@ -58,7 +58,11 @@ class Night(Tower):
             kept = {name: value for name, value in own.items() if name not in DEFAULTS}
             mine = {"lab_managed": as_text(host != "builder"), "lab_stage": "development" if host != "builder" else ""}
             variables[host] = {**kept, **mine, "remote_tower_enabled": "true", "remote_tower_id": number}
+            # as docs/awx.md says, for nothing else of a container lasts
+            variables[host]["ansible_ssh_common_args"] += " -o UserKnownHostsFile={{ playbook_dir }}/../known_hosts"
         super().__init__(directory, inventory)
+        self.known_hosts = self.project / "known_hosts"
+        self.known_hosts.write_text((lab.directory / "known_hosts").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,17 @@ def test_a_job_is_not_asked_but_told_what_to_set(fleet: Fleet, tower: Night):
     assert (job.rc, job.status) == (2, "failed")
     assert "Nobody said yes, and nothing was touched." in " ".join(job.stdout.split())
     assert fleet.look("dev") == before
+
+
+def test_a_host_whose_key_nobody_knows_is_refused_and_nobody_is_asked(fleet: Fleet, tower: Night):
+    known = tower.known_hosts.read_text()
+    tower.known_hosts.write_text("")
+    # the default of ssh, which the lab's own file overrides
+    words = f"-F {fleet.lab.ssh_config} -o StrictHostKeyChecking=ask -o UserKnownHostsFile={tower.known_hosts}"
+    job = tower.job("6", "playbooks/health.yml", "-l", "dev", timeout=180, ansible_ssh_common_args=words)
+    tower.known_hosts.write_text(known)
+    assert (job.rc, job.status) == (2, "failed")
+    assert "Host key verification failed" in job.stdout
 
 
 def test_the_health_of_hosts_is_asked_with_the_same_answers(fleet: Fleet, tower: Night):
