@@ -96,7 +96,7 @@ def _words(text: str) -> list[str]:
 
 
 def _structure(text: str, read: Reader, *, is_sentence: bool) -> object:
-    """A list or a dictionary where the text is one, else the text."""
+    """A list or a dictionary where the text is one, else its lines, or the text."""
     stripped = text.strip()
     begun = stripped.startswith("{") or _LIST.match(stripped) is not None
     if is_sentence and not begun and "\n" not in stripped:
@@ -104,5 +104,7 @@ def _structure(text: str, read: Reader, *, is_sentence: bool) -> object:
     try:
         found = read(stripped)
     except ValueError:
-        return text
-    return found if begun or isinstance(found, Mapping) else text
+        found = None
+    if isinstance(found, Mapping) or (begun and found is not None):
+        return found
+    return text if is_sentence or "\n" not in stripped else [line.strip() for line in stripped.splitlines()]

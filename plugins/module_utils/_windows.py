@@ -45,10 +45,10 @@ class Window:
 
 
 def parse(given: object, zone: Zone, setting: str = "lab_window") -> tuple[Window, ...]:
-    """The owner's windows, one string, a line for each, or a list; none means that it is always open."""
+    """The owner's windows, one string or a list of them; none means that it is always open."""
     if given is None or given == "":
         return ()
-    texts = given.splitlines() if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+    texts = given if isinstance(given, list | tuple) else [given]
     return tuple(_window(text, zone, setting) for text in texts)
 
 

@@ -30,6 +30,7 @@ STRUCTURES: dict[str, list[tuple[object, str]]] = {
     ],
     "lab_window": [
         (["Mon..Fri 23:00-05:30", "Sat,Sun 01:00-09:00"], "- Mon..Fri 23:00-05:30\n- Sat,Sun 01:00-09:00"),
+        (["Mon..Fri 23:00-05:30", "Sat,Sun 01:00-09:00"], "Mon..Fri 23:00-05:30\n Sat,Sun 01:00-09:00\n"),
         ("Sat,Sun 01:00-09:00 Europe/Vienna", "Sat,Sun 01:00-09:00 Europe/Vienna"),
     ],
     "lab_hold": [
