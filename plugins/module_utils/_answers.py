@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -64,8 +65,10 @@ def meant(name: str, value: object, option: Mapping[str, Any], read: Reader) -> 
     match kind:
         case "list":
             return _list(name, value.strip(), option.get("elements"), read)
-        case "dict" | "raw":
-            return _structure(value, read, is_sentence=name in _SENTENCES)
+        case "dict":
+            return _dictionary(value, read) or value
+        case "raw":
+            return _any(value.strip(), read, is_sentence=name in _SENTENCES)
         case _:
             return value
 
@@ -95,16 +98,22 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in re.split(r"[,\n]", text) if word.strip()]
 
 
-def _structure(text: str, read: Reader, *, is_sentence: bool) -> object:
+def _any(text: str, read: Reader, *, is_sentence: bool) -> object:
     """A list or a dictionary where the text is one, else its lines, or the text."""
-    stripped = text.strip()
-    begun = stripped.startswith("{") or _LIST.match(stripped) is not None
-    if is_sentence and not begun and "\n" not in stripped:
-        return text
+    has_lines = "\n" in text
+    if text.startswith("{") or _LIST.match(text):
+        with suppress(ValueError):
+            return read(text)
+    elif has_lines or not is_sentence:
+        found = _dictionary(text, read)
+        if found is not None:
+            return found
+    return [line.strip() for line in text.splitlines()] if has_lines and not is_sentence else text
+
+
+def _dictionary(text: str, read: Reader) -> object:
     try:
-        found = read(stripped)
+        found = read(text)
     except ValueError:
-        found = None
-    if isinstance(found, Mapping) or (begun and found is not None):
-        return found
-    return text if is_sentence or "\n" not in stripped else [line.strip() for line in stripped.splitlines()]
+        return None
+    return found if isinstance(found, Mapping) else None

@@ -69,8 +69,10 @@ class Tower:
         clone = ["git", "clone", "--quiet", "--depth=1", "--single-branch", f"file://{origin}", str(self.project)]
         subprocess.run(clone, check=True, timeout=60)
 
-    def job(self, name: str, playbook: str, *arguments: str, timeout: float = 600, **variables: object) -> Job:
-        """Run a job template to its end; C(variables) are what the survey gives."""
+    def job(
+        self, name: str, playbook: str, *arguments: str, answers: Mapping[str, object], timeout: float = 600
+    ) -> Job:
+        """Run a job template to its end; C(answers) are those to its survey."""
         cfg = (self.project / "ansible.cfg").read_text()
         found = re.findall(r"^collections_path = (.*)$", cfg, re.MULTILINE)
         environment = {
@@ -79,7 +81,7 @@ class Tower:
             # what it would say in colours is looked for in its words
             "ANSIBLE_NOCOLOR": "1",
         }
-        files = {"extravars": variables, "envvars": environment, "settings": {"job_timeout": int(timeout)}}
+        files = {"extravars": dict(answers), "envvars": environment, "settings": {"job_timeout": int(timeout)}}
         for file, content in files.items():
             (self.directory / "env" / file).write_text(yaml.safe_dump(content))
         (self.directory / "env/cmdline").write_text(" ".join(("-u", "root", *arguments)))

@@ -86,7 +86,7 @@ def test_a_job_of_type_check_changes_nothing_and_its_artifacts_say_so(fleet: Fle
     fleet.lab.move()
     fleet.lab.fault("web", "unit-fails")
     before, locked = fleet.looks(), fleet.locked()
-    job = tower.job("1", "nightly.yml", "--check", **tower.survey)
+    job = tower.job("1", "nightly.yml", "--check", answers=tower.survey)
     assert (job.rc, job.status) == (0, "successful")
     assert (fleet.looks(), fleet.locked()) == (before, locked)
     (name,) = job.artifacts
@@ -100,7 +100,7 @@ def test_a_job_of_type_check_changes_nothing_and_its_artifacts_say_so(fleet: Fle
 
 def test_a_job_that_fails_for_a_host_has_told_before_what_became_of_all(fleet: Fleet, tower: Night):
     before = fleet.looks()
-    job = tower.job("2", "nightly.yml", **tower.survey)
+    job = tower.job("2", "nightly.yml", answers=tower.survey)
     assert (job.rc, job.status) == (2, "failed")
     after, target = fleet.looks(), fleet.target("dev")
     assert after["dev"].is_on(target)
@@ -132,7 +132,7 @@ def test_a_job_that_fails_for_a_host_has_told_before_what_became_of_all(fleet: F
 
 def test_a_job_is_not_asked_but_told_what_to_set(fleet: Fleet, tower: Night):
     before = fleet.look("dev")
-    job = tower.job("3", "playbooks/rollback.yml", "-l", "dev", timeout=180, lab_rollback_to="previous")
+    job = tower.job("3", "playbooks/rollback.yml", "-l", "dev", timeout=180, answers={"lab_rollback_to": "previous"})
     assert (job.rc, job.status) == (2, "failed")
     assert "Nobody said yes, and nothing was touched." in " ".join(job.stdout.split())
     assert fleet.look("dev") == before
@@ -143,16 +143,16 @@ def test_a_host_whose_key_nobody_knows_is_refused_and_nobody_is_asked(fleet: Fle
     tower.known_hosts.write_text("")
     # the default of ssh, which the lab's own file overrides
     words = f"-F {fleet.lab.ssh_config} -o StrictHostKeyChecking=ask -o UserKnownHostsFile={tower.known_hosts}"
-    job = tower.job("6", "playbooks/health.yml", "-l", "dev", timeout=180, ansible_ssh_common_args=words)
+    job = tower.job("6", "playbooks/health.yml", "-l", "dev", timeout=180, answers={"ansible_ssh_common_args": words})
     tower.known_hosts.write_text(known)
     assert (job.rc, job.status) == (2, "failed")
     assert "Host key verification failed" in job.stdout
 
 
 def test_the_health_of_hosts_is_asked_with_the_same_answers(fleet: Fleet, tower: Night):
-    job = tower.job("4", "playbooks/health.yml", "-l", "dev", timeout=180, **tower.survey)
+    job = tower.job("4", "playbooks/health.yml", "-l", "dev", timeout=180, answers=tower.survey)
     assert job.rc == 0
     wrong = {**tower.survey, "lab_services": "sshd, nowhere.service"}
-    job = tower.job("5", "playbooks/health.yml", "-l", "dev", timeout=180, **wrong)
+    job = tower.job("5", "playbooks/health.yml", "-l", "dev", timeout=180, answers=wrong)
     assert job.rc == 2
     assert "nowhere.service" in job.stdout

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,10 @@ DEFINITION = yaml.safe_load((ROOT / "execution-environment.yml").read_text())
 BINDEP = (ROOT / "bindep.txt").read_text()
 
 
-def run(*words: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    done = subprocess.run(
-        list(map(str, words)), cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
-    )
+def run(*words: str | Path, cwd: Path = ROOT, environment: Mapping[str, str] | None = None) -> str:
+    variables = {**os.environ, **(environment or {})}
+    argv = list(map(str, words))
+    done = subprocess.run(argv, cwd=cwd, env=variables, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -41,7 +42,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_context_has_what_the_controller_needs_and_its_requirements_install(context: Path, tmp_path: Path):
     build = context / "_build"
     # as the build does it
-    introspect = [sys.executable, build / "scripts/introspect.py", "introspect", "--user-pip=requirements.txt"]
+    introspect: list[str | Path] = [
+        sys.executable,
+        build / "scripts/introspect.py",
+        "introspect",
+        "--user-pip=requirements.txt",
+    ]
     files = {"pip": tmp_path / "requirements.txt", "bindep": tmp_path / "bindep.txt"}
     written = [f"--write-{kind}={file}" for kind, file in files.items()]
     run(*introspect, "--user-bindep=bindep.txt", *written, tmp_path, cwd=build)
@@ -72,9 +78,19 @@ def test_system_packages_are_those_of_debian_where_the_image_is_debian():
 def test_the_built_collection_asks_for_the_same(tmp_path: Path):
     (tmp_path / "ansible.cfg").touch()
     own = {"ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(tmp_path)}
-    run(BIN / "ansible-galaxy", "collection", "build", "--output-path", tmp_path, **own)
+    run(BIN / "ansible-galaxy", "collection", "build", "--output-path", tmp_path, environment=own)
     (built,) = tmp_path.glob("*.tar.gz")
-    run(BIN / "ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", tmp_path, built, **own)
+    run(
+        BIN / "ansible-galaxy",
+        "collection",
+        "install",
+        "--offline",
+        "--no-deps",
+        "-p",
+        tmp_path,
+        built,
+        environment=own,
+    )
     told = yaml.safe_load(run(BIN / "ansible-builder", "introspect", tmp_path))
     # ansible-core is left to the image
     needs = {line.split("#")[0].strip() for line in told["python"]}
