@@ -74,12 +74,12 @@ def meant(name: str, value: object, option: Mapping[str, Any], read: Reader) -> 
 
 
 def _rendered(value: object) -> object:
-    """The same as plain values: a container of Ansible's is a template until somebody looks, and cannot be copied."""
+    """Plain values: Ansible's containers are templates until somebody looks, and its text has a type of its own."""
     if isinstance(value, Mapping):
         return {name: _rendered(each) for name, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_rendered(each) for each in value]
-    return value
+    if isinstance(value, str):
+        return str(value)
+    return [_rendered(each) for each in value] if isinstance(value, Sequence) else value
 
 
 def _list(name: str, text: str, elements: object, read: Reader) -> object:

@@ -137,6 +137,14 @@ def test_secrets_are_not_told():
     assert "hunter2" not in "".join(given.problems)
 
 
+def test_ansibles_own_text_is_read_like_any_other():
+    class Tagged(str):
+        pass
+
+    given = _specification.typed({"lab_nix_options": Tagged("cores: 2"), "lab_mounts": Tagged('["/", "/srv"]')})
+    assert given.settings == {"lab_nix_options": {"cores": 2}, "lab_mounts": ["/", "/srv"]}
+
+
 def test_nothing_is_copied_that_is_a_template_until_it_is_looked_into():
     class Lazy(dict[str, Any]):
         def __deepcopy__(self, memo: object) -> object:
