@@ -7,17 +7,15 @@ import importlib
 import pkgutil
 import random
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.homelab.nixos.plugins import filter as filters
 from ansible_collections.homelab.nixos.plugins.module_utils import _hold, _settings, _user_checks, _windows
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks, _runs
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks, _runs, _specification
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
 
@@ -32,7 +30,6 @@ _LANGUAGES: dict[str, _settings.Parser] = {
     "lab_hold": _hold.parse,
     "lab_checks": lambda value: _controller_checks.check_expressions(_user_checks.parse(value, "lab_checks")),
 }
-_ROLES = Path(__file__).parents[2] / "roles"
 
 
 class ActionModule(LabAction):
@@ -42,15 +39,7 @@ class ActionModule(LabAction):
         _spec, args = self.validate_argument_spec(
             argument_spec={
                 "state": {"type": "str", "choices": ["open", "check", "close"], "default": "open"},
-                "hosts": {
-                    "type": "list",
-                    "elements": "dict",
-                    "options": {
-                        "name": {"type": "str", "required": True},
-                        "managed": {"type": "bool", "default": True},
-                        "settings": {"type": "dict", "required": True},
-                    },
-                },
+                "hosts": {"type": "dict"},
                 "run_id": {"type": "str"},
                 "lock": {"type": "str", "default": ""},
             },
@@ -73,7 +62,7 @@ class ActionModule(LabAction):
             "began": began,
             "lock": "",
             "shared": shared,
-            "others": _others([str(each["name"]) for each in args["hosts"]], task_vars),
+            "others": _others(args["hosts"], task_vars),
             "seconds": {host.name: _settings.worst_case(host.settings) for host in hosts if host.managed},
             # a night's settings are a long list, and may have tokens among Nix's options
             "_ansible_verbose_override": True,
@@ -86,33 +75,24 @@ class ActionModule(LabAction):
             warnings += taken.warnings
         return {**result, "warnings": warnings}
 
-    def _check(self, given: Sequence[Mapping[str, Any]], task_vars: Mapping[str, Any]) -> tuple[list[Host], list[str]]:
+    def _check(
+        self, given: Mapping[str, Mapping[str, Any]], task_vars: Mapping[str, Any]
+    ) -> tuple[list[Host], list[str]]:
         """The hosts with settings of the right types, and what to warn of; all that is wrong is told at once."""
-        options = self._options("update", "open")
-        known = [*options, *self._options("controller", "main")]
-        names = [str(each["name"]) for each in given]
-        problems, strangers = _settings.check_names(_names_of_variables(names, task_vars), known)
+        used = _names_of_variables(list(given), task_vars)
+        known = [*_specification.options(), *_specification.options("controller", "main")]
+        problems, strangers = _settings.check_names(used, known)
         hosts = []
-        for each in given:
-            found = ArgumentSpecValidator(options).validate(dict(each["settings"]))
-            problems += [_wrong_type(str(each["name"]), words) for words in found.error_messages]
-            if not found.error_messages:
-                hosts.append(Host(str(each["name"]), bool(each["managed"]), found.validated_parameters))
+        for name, settings in given.items():
+            found = _specification.typed(settings)
+            problems += [Problem((name,), "", words, "") for words in found.problems]
+            if not found.problems:
+                hosts.append(Host(name, bool(found.settings["lab_managed"]), found.settings))
         if len(hosts) == len(given):
             problems += _settings.check_values(hosts, list(task_vars["hostvars"]), _LANGUAGES)
         if problems:
-            raise LabError(_settings.sentences(_settings.merged(problems), names))
+            raise LabError(_settings.sentences(_settings.merged(problems), list(given)))
         return hosts, [_settings.strangers_sentence(strangers)] if strangers else []
-
-    def _options(self, role: str, entry_point: str) -> dict[str, dict[str, Any]]:
-        """What a role's specification says of each option."""
-        data = self._loader.load_from_file(str(_ROLES / role / "meta/argument_specs.yml"))
-        options: dict[str, dict[str, Any]] = {}
-        for name, option in data["argument_specs"][entry_point]["options"].items():
-            kept = {key: option[key] for key in ("type", "elements", "choices") if key in option}
-            # a path may be another machine's: nothing of it is expanded here
-            options[str(name)] = {key: "str" if value == "path" else value for key, value in kept.items()}
-        return options
 
 
 def _names_of_variables(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -127,19 +107,13 @@ def _names_of_variables(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> d
     return found
 
 
-def _others(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _others(hosts: Collection[str], task_vars: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The hosts that have no part in this night, of which others may still speak, and what they need themselves."""
     hostvars = task_vars["hostvars"]
-    return [
-        {
-            "name": name,
-            "depends_on": hostvars[name].get("lab_depends_on"),
-            "hypervisor_of": hostvars[name].get("lab_hypervisor_of"),
-        }
-        for name in task_vars["groups"]["all"]
-        if name not in hosts
-    ]
-
-
-def _wrong_type(host: str, words: str) -> Problem:
-    return Problem((host,), "", f"{words.rstrip('.')}.", "")
+    needs = ("lab_depends_on", "lab_hypervisor_of")
+    found = []
+    for name in task_vars["groups"]["all"]:
+        if name not in hosts:
+            needed = _specification.typed({need: hostvars[name].get(need) for need in needs}).settings
+            found.append({"name": name, **{need.removeprefix("lab_"): needed[need] for need in needs}})
+    return found

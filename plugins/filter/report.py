@@ -5,11 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: report
-short_description: A night as a table for people
+short_description: A night as a table for people, and as values for machines
 version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
-  - Makes the summary of a night, and the sentence with which the run fails if it did not end well.
+  - Makes the summary of a night, the sentence with which the run fails if it did not end well, and what AWX keeps of
+    it.
 options:
   _input:
     description:
@@ -56,7 +57,7 @@ options:
     type: dict
     default: {}
   now:
-    description: Unix time.
+    description: Unix time, at the end of the run.
     type: float
     default: 0
 """
@@ -69,14 +70,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: V(text), the summary, and V(failure), which is empty when all is well.
+  description:
+    - V(text), the summary; V(failure), which is empty when all is well; V(result), the night as plain values, without
+      secrets, see C(docs/awx.md).
   type: dict
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _report
+from ansible_collections.homelab.nixos.plugins.module_utils import _artifacts, _report
 
 
 def report(
@@ -91,11 +94,21 @@ def report(
     noted: Mapping[str, Any] | None = None,
     deferrals: Mapping[str, Mapping[str, Any]] | None = None,
     now: float = 0,
-) -> dict[str, str]:
+) -> dict[str, Any]:
     rollout = _report.Rollout(hosts, reason, stop or {}, noted or {}, deferrals or {}, now)
+    failure = _report.verdict(nights, prepare or {}, rollout)
     return {
         "text": _report.table(nights, prepare or {}, run_id, seconds, dry_run, rollout),
-        "failure": _report.verdict(nights, prepare or {}, rollout),
+        "failure": failure,
+        "result": _artifacts.artifacts(
+            nights,
+            prepare or {},
+            run_id=run_id,
+            began=now - seconds,
+            seconds=seconds,
+            dry_run=dry_run,
+            failure=failure,
+        ),
     }
 
 

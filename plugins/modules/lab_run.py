@@ -31,22 +31,10 @@ options:
     choices: [open, check, close]
     default: open
   hosts:
-    description: All hosts of the night. Required unless O(state=close).
-    type: list
-    elements: dict
-    suboptions:
-      name:
-        description: Its name in the inventory.
-        type: str
-        required: true
-      managed:
-        description: Whether it is updated.
-        type: bool
-        default: true
-      settings:
-        description: All settings for this host, as the role homelab.nixos.update has them.
-        type: dict
-        required: true
+    description:
+      - All hosts of the night, by their names in the inventory, each with all settings as the role homelab.nixos.update
+        has them. Required unless O(state=close).
+    type: dict
   run_id:
     description: With O(state=close), the RV(id) of the run.
     type: str
@@ -74,8 +62,7 @@ EXAMPLES = r"""
 - name: Check all settings, and begin the run
   homelab.nixos.lab_run:
     hosts:
-      - name: web
-        settings: "{{ settings_of_web }}"
+      web: "{{ settings_of_web }}"
   run_once: true
   register: run
 

@@ -25,11 +25,11 @@ class Nowhere:
     def __init__(self, directory: Path, hosts: Mapping[str, Mapping[str, Any]], **variables: Any) -> None:
         self.directory = directory
         self.state = directory / "state"
-        self._calls = directory / "calls"
+        self.calls = directory / "calls"
         self._stay = directory / "stay"
         self.inventory = directory / "hosts.json"
         ssh = directory / "ssh"
-        ssh.write_text(SSH.format(calls=self._calls, stay=self._stay))
+        ssh.write_text(SSH.format(calls=self.calls, stay=self._stay))
         ssh.chmod(0o755)
         everybody = {
             "ansible_host": "192.0.2.1",
@@ -41,9 +41,12 @@ class Nowhere:
 
     def begin(self, playbook: str, *arguments: str, **environment: str) -> Running:
         """Start C(ansible-playbook) on these hosts."""
+        return Running(self.command(playbook, *arguments), {**os.environ, "ANSIBLE_NOCOLOR": "1", **environment})
+
+    def command(self, playbook: str, *arguments: str) -> list[str]:
+        """The words of that."""
         program = str(Path(sys.executable).parent / "ansible-playbook")
-        command = [program, playbook, "-i", str(self.inventory), *arguments]
-        return Running(command, {**os.environ, "ANSIBLE_NOCOLOR": "1", **environment})
+        return [program, playbook, "-i", str(self.inventory), *arguments]
 
     def hang(self, whether: bool = True) -> None:
         """From now on ssh hangs, or fails at once."""
@@ -54,7 +57,7 @@ class Nowhere:
 
     def contacts(self) -> int:
         """How often anybody tried to reach a host."""
-        return len(self._calls.read_text().splitlines()) if self._calls.exists() else 0
+        return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
 
     def run(self) -> dict[str, Any] | None:
         """The note of the run that is going on."""
