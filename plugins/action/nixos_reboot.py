@@ -99,7 +99,7 @@ class ActionModule(LabAction):
                 )
         if later:
             return _reboot.not_begun("It reboots when the night has closed.", before, failed=False, later=True)
-        asked = self._command([_SHUTDOWN, "-r", when, args["msg"]])
+        asked = self._command([_SHUTDOWN, "-r", "--", when, args["msg"]])
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):
             return _reboot.not_begun(f"The host refused to reboot: {asked.get('stderr') or asked.get('msg')}", before)
@@ -191,7 +191,7 @@ class ActionModule(LabAction):
         return self.claim({"state": "renewed", **who, **change}, self._task_vars)
 
     def _command(self, argv: list[str]) -> dict[str, Any]:
-        return self.run_module("ansible.legacy.command", {"argv": argv}, self._task_vars)
+        return self.run_module("ansible.legacy.command", {"argv": argv, "expand_argument_vars": False}, self._task_vars)
 
     def _look(self) -> _reboot.Seen | None:
         try:

@@ -110,5 +110,5 @@ def order(pid: int, when: str, message: str) -> list[str]:
         # it is rebooted in any case: its end has a bound, and its own timer waits for the reboot
         f"--property=ExecStartPre=-{_BIN}/timeout {_LAST_WORDS} {_BIN}/tail --pid={pid} -f /dev/null",
         # systemd would take what follows a dollar sign for the name of a variable
-        *("--", f"{_BIN}/shutdown", "-r", when, message.replace("$", "$$")),
+        *("--", f"{_BIN}/shutdown", "-r", "--", when, message.replace("$", "$$")),
     ]
