@@ -43,9 +43,9 @@ def _pattern(text: str) -> re.Pattern[str]:
 # such character is before them.
 _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
     (_pattern(r"-----BEGIN [a-z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [a-z0-9 ]*PRIVATE KEY-----|\Z)"), _HIDDEN),
-    # https://user:secret@host and https://token@host
+    # https://user:secret@host and https://token@host, misspelt too
     (
-        _pattern(r"(?P<scheme>(?<![a-z0-9+.-])[a-z0-9+.-]+)(?P<slashes>:\\?/\\?/)(?P<user>[^\s/?#\"]*)@"),
+        _pattern(r"(?P<scheme>(?<![a-z0-9+.-])[a-z0-9+.-]+)(?P<slashes>:?\\?/\\?/)(?P<user>[^\s/?#\"]*)@"),
         _user_of_url,
     ),
     # ?token=secret, &access_token=secret, and the like
@@ -96,6 +96,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
     ),
 )
 _SECRET_NAME = _pattern(rf"[\w.-]*(?:{_NAMES}|access-tokens|authorization)")
+_PIECES = re.compile(r"[\s=:,;\"']+")
 # shorter words are no secrets, and would be found everywhere
 _SHORTEST = 4
 
@@ -128,8 +129,8 @@ def redacted(value: object) -> object:
 
 
 def without(text: str, words: Iterable[str]) -> str:
-    """C(text) without C(words), which are secret whatever they look like, and what follows C(=) in each."""
-    parts = {part for word in words for part in (word, word.partition("=")[2]) if len(part) >= _SHORTEST}
+    """C(text) without C(words), which are secret whatever they look like, nor any piece of them."""
+    parts = {part for word in words for part in (word, *_PIECES.split(word)) if len(part) >= _SHORTEST}
     for part in sorted(parts, key=len, reverse=True):
         text = text.replace(part, _HIDDEN)
     return text

@@ -290,14 +290,17 @@ def _check_host(host: Host) -> Iterator[Problem]:
 def _texts(host: Host) -> Iterator[_Wrong]:
     """What no program can be handed as it is, in any setting, and words that are none."""
     for name, value in host.settings.items():
-        for text in _literal.texts(value):
-            wrong = _literal.why_not(text, lines=name in _OF_LINES)
-            if wrong is not None:
-                what, remedy = wrong
-                given = "a text" if name in _SECRET else _literal.shown(text)
-                yield _Wrong(name, f"{name} has {given} {what}.", remedy)
-        if isinstance(value, list) and "" in value:
+        for text, (what, remedy) in _unspeakable(name, value).items():
+            given = "a text" if name in _SECRET else _literal.shown(text)
+            yield _Wrong(name, f"{name} has {given} {what}.", remedy)
+        # of stages, more is said below
+        if isinstance(value, list) and "" in value and name != "lab_stages":
             yield _Wrong(name, f"{name} has an empty word in it.", "Leave it out; a list without any is [].")
+
+
+def _unspeakable(name: str, value: object) -> dict[str, tuple[str, str]]:
+    found = {text: _literal.why_not(text, lines=name in _OF_LINES) for text in _literal.texts(value)}
+    return {text: wrong for text, wrong in found.items() if wrong is not None}
 
 
 def _numbers(host: Host) -> Iterator[_Wrong]:
@@ -365,6 +368,8 @@ def _canary(host: Host) -> Iterator[_Wrong]:
 
 def _check_languages(host: Host, languages: Mapping[str, Parser]) -> Iterator[Problem]:
     for name, parse in languages.items():
+        if _unspeakable(name, host.settings[name]):
+            continue
         try:
             parse(host.settings[name])
         except LabError as error:
