@@ -85,10 +85,11 @@ class Way:
     words: Words | None = None
 
 
-def _vital(option: str, **more: Any) -> Words:
+def _vital(option: str) -> Words:
     def ask(text: str, run: Recorder, _directory: Path) -> None:
         run.rc = 1
-        _vitals.examine(run, _vitals.Wanted(**{option: text if option == "hold_file" else [text]}, **more))
+        wanted: dict[str, Any] = {option: text if option == "hold_file" else [text]}
+        _vitals.examine(run, _vitals.Wanted(**wanted))
 
     return ask
 
