@@ -5,6 +5,8 @@ The table is held against the specification, so that a new setting says how it t
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +14,22 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.homelab.nixos.plugins.action.lab_run import _LANGUAGES
 from ansible_collections.homelab.nixos.plugins.module_utils import (
     _ask_checks,
     _flake_build,
+    _flake_update,
     _nix,
     _plan,
     _realise,
     _reboot,
+    _rebuild,
     _resume,
     _settings,
     _ssh_config,
+    _transaction,
     _user_checks,
     _vitals,
 )
@@ -33,7 +39,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host
 
-from tests.unit.test_settings import DEFAULTS, SPECIFICATION
+from tests.unit.test_settings import DEFAULTS, ROOT, SPECIFICATION
 
 OPTIONS: dict[str, dict[str, Any]] = SPECIFICATION["options"]
 HOSTILE = {
@@ -294,3 +300,118 @@ def test_a_secret_is_not_shown_where_its_setting_is_refused():
         told = " ".join(problems(setting, value))
         assert setting in told
         assert "c4n4ry" not in redact(told)
+
+
+# ---- the options of modules, for whoever calls one by itself -------------------------------------------------------
+def _parsed(option: str) -> Callable[[str], object]:
+    """nixos_rebuild with a hostile option."""
+    good: dict[str, Any] = {
+        "action": "build",
+        "system": None,
+        "options": {},
+        "ignored_units": [],
+        "phase": None,
+        "run_id": None,
+        "controller": None,
+        "check_mode": False,
+        "timeout": 1,
+        "confirm_timeout": 1,
+        "verify_timeout": 1,
+        "settle": 0,
+        "specialisation": None,
+    }
+    return lambda text: _rebuild.request(**good | {option: text})
+
+
+def _left(text: str) -> object:
+    return _resume.note("x", json.dumps({"argv": [text], "environment": {}, "night": {}}))
+
+
+def _root_of(text: str) -> object:
+    return _flake_update._check(_flake_update.Request("/srv/flake", must_build={text: "a"}))
+
+
+# what refuses all of them but the named kinds, the setting that is the same, or why no program is ever handed one
+REFUSED: dict[tuple[str, str], tuple[Callable[[str], object], set[str]]] = {
+    ("lab_claim", "run_id"): (_transaction.checked_run_id, set()),
+    ("lab_claim", "dead_run"): (_transaction.checked_run_id, set()),
+    ("lab_claim", "resume"): (_left, {"path"}),
+    ("lab_run", "run_id"): (_transaction.checked_run_id, set()),
+    ("nix_copy", "path"): (_nix.store_path, set()),
+    ("nix_flake_update", "must_build"): (_root_of, set()),
+    ("nix_realise", "path"): (_nix.store_path, set()),
+    ("nixos_info", "target"): (_nix.store_path, set()),
+    ("nixos_reboot", "expected_system"): (_nix.store_path, set()),
+    ("nixos_reboot", "run_id"): (_transaction.checked_run_id, set()),
+    ("nixos_rebuild", "system"): (_parsed("system"), set()),
+    ("nixos_rebuild", "specialisation"): (_parsed("specialisation"), {"long"}),
+    ("nixos_rebuild", "run_id"): (_transaction.checked_run_id, set()),
+}
+AS_SETTING = {
+    **{("lab_health_check", name): f"lab_{name}" for name in ("mounts", "services", "ignored_units", "ignored_users")},
+    **{("lab_health_check", name): f"lab_{name}" for name in ("busy_units", "other_updaters", "hold_file", "checks")},
+    **{("lab_health_check", name): f"lab_{name}" for name in ("window", "hold", "alerts_url", "alerts_labels")},
+    ("lab_health_check", "ignored_alerts"): "lab_ignored_alerts",
+    ("lab_health_check", "baseline_units"): "lab_ignored_units",
+    ("lab_health_check", "levels"): "lab_check_levels",
+    ("lab_claim", "controller"): "lab_controller",
+    ("lab_rollout", "path"): "lab_flake",
+    ("nix_copy", "store"): "lab_cache",
+    ("nix_copy", "ssh_key"): "lab_push_key",
+    **{
+        (name, "options"): "lab_nix_options"
+        for name in ("nix_copy", "nix_flake_update", "nix_realise", "nixos_rebuild")
+    },
+    ("nix_flake_update", "path"): "lab_flake",
+    ("nix_flake_update", "inputs"): "lab_inputs",
+    ("nix_flake_update", "signing_key"): "lab_signing_key",
+    ("nix_realise", "substituters"): "lab_substituters",
+    ("nixos_reboot", "msg"): "lab_reboot_message",
+    ("nixos_reboot", "controller"): "lab_controller",
+    ("nixos_rebuild", "attribute"): "lab_attribute",
+    ("nixos_rebuild", "ignored_units"): "lab_ignored_units",
+    ("nixos_rebuild", "controller"): "lab_controller",
+}
+NO_WORD = {
+    **dict.fromkeys([("lab_claim", name) for name in ("reason", "controller_name", "process")], "written as JSON"),
+    **dict.fromkeys([("lab_rollout", name) for name in ("run_id", "revision", "stop")], "written as JSON"),
+    **dict.fromkeys([("lab_rollout", name) for name in ("critical_stages", "soaking", "hosts", "current")], "as JSON"),
+    ("lab_run", "hosts"): "checked here, as settings",
+    ("lab_run", "lock"): "a path that is opened",
+    ("nix_copy", "host"): "a name of the inventory, an alias is made of it",
+    ("nix_copy", "user"): "a line of a file, and no line break passes",
+    ("nix_copy", "ssh_config"): "made by the action plugin, a file",
+    ("nix_flake_update", "commit_message"): "behind --message=, in the same word",
+    ("nix_flake_update", "gc_roots"): "the directory of a path that is joined",
+    ("nixos_reboot", "witnesses"): "names of the inventory",
+    ("nixos_reboot", "night"): "written as JSON",
+    ("nixos_rebuild", "flake"): "before the # of an installable, behind --",
+    ("nixos_rebuild", "witnesses"): "names of the inventory",
+}
+
+
+def test_every_option_of_every_module_says_how_it_takes_hostile_values():
+    found = set()
+    for file in (ROOT / "plugins/modules").glob("*.py"):
+        (text,) = re.findall(r'^DOCUMENTATION = r?"""(.*?)^"""', file.read_text(), re.MULTILINE | re.DOTALL)
+        for name, option in yaml.safe_load(text)["options"].items():
+            if option["type"] not in TYPES and "choices" not in option:
+                found.add((file.stem, name))
+    assert {*REFUSED, *AS_SETTING, *NO_WORD} == found
+    assert set(AS_SETTING.values()) <= WAYS.keys()
+
+
+@pytest.mark.parametrize("option", REFUSED, ids=".".join)
+def test_a_module_refuses_what_its_option_cannot_be(option: tuple[str, str]):
+    refuse, passes = REFUSED[option]
+    for kind, text in HOSTILE.items():
+        if kind not in passes:
+            with pytest.raises(LabError):
+                refuse(text)
+
+
+def test_an_alias_and_a_line_for_ssh_hold_whatever_the_inventory_says():
+    for text in HOSTILE.values():
+        assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*", _ssh_config.alias(text))
+    with pytest.raises(LabError, match="User has a line break or a control character"):
+        _ssh_config.ssh_config("web", host_name="web", user=HOSTILE["newline"])
