@@ -34,7 +34,7 @@ FHS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMED_OUT = (124, 137)
 _KILL_AFTER = 10
 # execve(2) ends words there, and Python has no bytes for them
-_NO_WORD = "A word of a command line has neither NUL nor half a character in it."
+NO_WORD = "A word of a command line has neither NUL nor half a character in it."
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -147,7 +147,7 @@ def door(module: AnsibleModule) -> Run:
         except OSError as error:
             raise LabError(f"{argv[0]} cannot be run: {error}.", f"It is looked for in {PATH}.") from error
         except ValueError as error:
-            raise LabError(f"{argv[0]} cannot be given such words: {error}.", _NO_WORD) from error
+            raise LabError(f"{argv[0]} cannot be given such words: {error}.", NO_WORD) from error
         seconds = time.monotonic() - began
         return Completed(
             argv=tuple(argv),
