@@ -13,7 +13,6 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.homelab.nixos.plugins.module_utils import _alerts, _health, _user_checks, _vitals
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._health import Check
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._user_checks import KEEP_BODY, UserCheck
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks
 from ansible_collections.homelab.nixos.plugins.plugin_utils._controller_checks import Asked
@@ -55,13 +54,12 @@ class ActionModule(LabAction):
         args = {name: value for name, value in given.items() if name not in _HERE}
         if "checks" in given:
             args["checks"] = _for_the_host(options["checks"], asked)
-            # the host's own log would have what is secret in a URL
-            task_vars = {**task_vars, "ansible_no_target_syslog": True}
 
         end = time.monotonic() + options["settle"]
         result = self._ask_host(args, asked, end, patience, task_vars)
-        if "invocation" in result:
-            result["invocation"] = _redacted(result["invocation"])
+        if "checks" in result.get("invocation", {}).get("module_args", {}):
+            # the words of a command may be secrets of any look
+            result["invocation"]["module_args"]["checks"] = [check.name for check in asked.checks]
         if result.get("connection_lost") or not result.get("checks"):
             # nothing is known of the host, whatever the controller thinks
             return {"healthy": False, "checks": [], **result}
@@ -105,7 +103,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     spec = {**_HERE, **_BOTH}
     checked = ArgumentSpecValidator(spec).validate({name: given[name] for name in spec if name in given})
     if checked.error_messages:
-        raise LabError(redact(". ".join(checked.error_messages)), "See ansible-doc homelab.nixos.lab_health_check.")
+        raise LabError(". ".join(checked.error_messages), "See ansible-doc homelab.nixos.lab_health_check.")
     options: dict[str, Any] = checked.validated_parameters
     return options
 
@@ -146,11 +144,3 @@ def _answer(result: dict[str, Any], checks: list[Check]) -> dict[str, Any]:
         "checks": [check.as_result() for check in checks],
         "msg": "Healthy." if healthy else _health.complaint(checks),
     }
-
-
-def _redacted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _redacted(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_redacted(one) for one in value]
-    return redact(value) if isinstance(value, str) else value

@@ -7,12 +7,24 @@ import importlib
 import pkgutil
 import random
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
 from ansible_collections.homelab.nixos.plugins import filter as filters
-from ansible_collections.homelab.nixos.plugins.module_utils import _hold, _settings, _user_checks, _windows
+from ansible_collections.homelab.nixos.plugins.module_utils import (
+    _alerts,
+    _copy,
+    _health,
+    _hold,
+    _lock_file,
+    _nix,
+    _realise,
+    _settings,
+    _transaction,
+    _user_checks,
+    _windows,
+)
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller_checks, _runs, _specification
@@ -25,15 +37,25 @@ for _filter in pkgutil.iter_modules(filters.__path__):
     importlib.import_module(f"{filters.__name__}.{_filter.name}")
 
 # Settings with a language of their own, by what takes them apart.
-_LANGUAGES: dict[str, _settings.Parser] = {
+_LANGUAGES: dict[str, Callable[[Any], object]] = {
     "lab_window": lambda value: _windows.parse(value, zone),
     "lab_hold": _hold.parse,
+    "lab_alerts_labels": lambda value: [_alerts.matcher(*each) for each in value.items()],
+    "lab_attribute": lambda value: _nix.installable(".", value),
+    "lab_cache": lambda value: value and _copy.store_url(value, "lab_cache"),
+    "lab_check_levels": _health.levels,
+    "lab_controller": lambda value: value and _transaction.controller_id(value),
+    "lab_inputs": _lock_file.check_input_names,
+    "lab_nix_options": _nix.option_args,
+    "lab_substituters": lambda value: [_realise.substituter(each) for each in value],
     "lab_checks": lambda value: _controller_checks.check_expressions(_user_checks.parse(value, "lab_checks")),
 }
 
 
 class ActionModule(LabAction):
     """All of it happens here, on the controller: no host is contacted."""
+
+    _is_for_people = False
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         _spec, args = self.validate_argument_spec(
@@ -64,8 +86,8 @@ class ActionModule(LabAction):
             "shared": shared,
             "others": _others(args["hosts"], task_vars),
             "seconds": {host.name: _settings.worst_case(host.settings) for host in hosts if host.managed},
-            # a night's settings are a long list, and may have tokens among Nix's options
-            "_ansible_verbose_override": True,
+            # a night's settings may have tokens in URLs, and later steps need them
+            "_ansible_no_log": True,
         }
         if args["state"] == "open":
             run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{random.randrange(1 << 16):04x}"
@@ -82,6 +104,8 @@ class ActionModule(LabAction):
         used = _names_of_variables(list(given), task_vars)
         known = [*_specification.options(), *_specification.options("controller", "main")]
         problems, strangers = _settings.check_names(used, known)
+        hostvars = task_vars["hostvars"]
+        problems += _settings.check_hosts({name: hostvars.raw_get(name).get("ansible_host") for name in given})
         hosts = []
         for name, settings in given.items():
             found = _specification.typed(settings)

@@ -18,7 +18,6 @@ from ansible_collections.homelab.nixos.plugins.module_utils._nix import store_pa
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _witness
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, check_seconds
 
-_SHUTDOWN = "/run/current-system/sw/bin/shutdown"
 # what a login and the start of Python may take on a busy host
 _GRACE = 60
 # what a night may go on for after the turn of its last host
@@ -99,14 +98,14 @@ class ActionModule(LabAction):
                 )
         if later:
             return _reboot.not_begun("It reboots when the night has closed.", before, failed=False, later=True)
-        asked = self._command([_SHUTDOWN, "-r", when, args["msg"]])
+        asked = self._command(_reboot.order(when, args["msg"]))
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):
             return _reboot.not_begun(f"The host refused to reboot: {asked.get('stderr') or asked.get('msg')}", before)
         reboot = _reboot.wait(self._look, before, expected, bound, clock=time.monotonic, sleep=time.sleep)
         if not reboot.rebooted and not reboot.connection_lost:
             # or it comes when nobody watches any more
-            self._command([_SHUTDOWN, "-c"])
+            self._command([_reboot.SHUTDOWN, "-c"])
         if reboot.failed or not args["run_id"]:
             return reboot
         return _reboot.confirm(
@@ -191,7 +190,7 @@ class ActionModule(LabAction):
         return self.claim({"state": "renewed", **who, **change}, self._task_vars)
 
     def _command(self, argv: list[str]) -> dict[str, Any]:
-        return self.run_module("ansible.legacy.command", {"argv": argv}, self._task_vars)
+        return self.run_module("ansible.legacy.command", {"argv": argv, "expand_argument_vars": False}, self._task_vars)
 
     def _look(self) -> _reboot.Seen | None:
         try:

@@ -36,8 +36,8 @@ def question(url: str, api: Api, labels: Mapping[str, object]) -> str:
     """The URL to fetch. Values of C(labels) are regular expressions for whole values, both APIs anchor them."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
-        raise LabError(f"alerts_url is {redact(url)!r}.", "Write it as http://monitoring:9090.")
-    matchers = [_matcher(name, value) for name, value in labels.items()]
+        raise LabError(f"alerts_url is {url!r}.", "Write it as http://monitoring:9090.")
+    matchers = [matcher(name, value) for name, value in labels.items()]
     if api == "prometheus":
         selected = ",".join(['alertstate="firing"', *matchers])
         query = [("query", f"ALERTS{{{selected}}}")]
@@ -74,12 +74,12 @@ def untold(url: str, why: str) -> Check:
     return _health.unknown(NAME, _EXPECTED, redact(f"{url} was asked: {why}"))
 
 
-def _matcher(label: str, value: object) -> str:
+def matcher(label: str, value: object) -> str:
+    """What selects alerts by one label; a value is quoted as both APIs read it."""
     if not _LABEL.fullmatch(label):
         raise LabError(f"alerts_labels has {label!r}, which is no label.", "Labels are letters, digits and _.")
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise LabError(f"alerts_labels has {value!r} for {label}.", "It is a regular expression, and not empty.")
-    # quoted as both APIs read it
     quoted = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{label}=~"{quoted}"'
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted_argv
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -33,6 +33,8 @@ FHS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # timeout(1) of coreutils reports an elapsed time with this exit status, and 137 if it had to kill
 _TIMED_OUT = (124, 137)
 _KILL_AFTER = 10
+# execve(2) ends words there, and Python has no bytes for them
+NO_WORD = "A word of a command line has neither NUL nor half a character in it."
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -67,7 +69,7 @@ class CommandFailed(LabError):
         super().__init__(
             f"{what}: {words.rstrip(' .:;,')}." if words else f"{what}.",
             remedy,
-            {"cmd": [redact(word) for word in done.argv], "rc": done.rc, "stderr": done.stderr[-4000:]},
+            {"cmd": redacted_argv(done.argv), "rc": done.rc, "stderr": done.stderr[-4000:]},
         )
 
 
@@ -144,6 +146,8 @@ def door(module: AnsibleModule) -> Run:
                 )
         except OSError as error:
             raise LabError(f"{argv[0]} cannot be run: {error}.", f"It is looked for in {PATH}.") from error
+        except ValueError as error:
+            raise LabError(f"{argv[0]} cannot be given such words: {error}.", NO_WORD) from error
         seconds = time.monotonic() - began
         return Completed(
             argv=tuple(argv),

@@ -29,7 +29,8 @@ _SSH_WORDS = re.compile(
     re.MULTILINE,
 )
 _CANNOT_CONNECT = re.compile(r"error: (?:cannot connect to|failed to start SSH connection to) '")
-_STORE = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
+# ssh would take a host that begins with a dash for an option
+_STORE = re.compile(r"[a-z][a-z0-9+.-]*://(?!-)\S+")
 # a command line has an end
 _AT_ONCE = 1000
 # a connection of the user's own, shared, hangs nix copy, and nobody is there to answer a question
@@ -110,12 +111,7 @@ def _to_host(run: Run, request: Request, paths: Sequence[str], end: float) -> di
 
 
 def _to_store(run: Run, request: Request, paths: Sequence[str], end: float) -> dict[str, object]:
-    store = request.store or ""
-    if not _STORE.fullmatch(store):
-        raise LabError(
-            f"store is {redact(store)!r}, which is not the URL of a store.",
-            "It has the form s3://BUCKET, file:///DIRECTORY, ssh-ng://HOST, or another that Nix knows.",
-        )
+    store = store_url(request.store or "")
     options = _nix.option_args(_nix.bounded_options(request.options))
     # whoever keeps a cache sweeps it, too: what this machine remembers of it does not count
     ask = [*_nix.NIX, "path-info", "--refresh", *options, "--store", store, "--", *paths]
@@ -123,6 +119,16 @@ def _to_store(run: Run, request: Request, paths: Sequence[str], end: float) -> d
     # also when all are there: what they need may not be
     push(run, request, store, paths, _SSH_OPTIONS, end - time.monotonic())
     return {"store_paths": list(paths), "store": redact(store), "changed": not there}
+
+
+def store_url(text: str, what: str = "store") -> str:
+    """Return C(text) if it is the URL of a store; C(what) names the setting in the complaint."""
+    if not _STORE.fullmatch(text):
+        raise LabError(
+            f"{what} is {text!r}, which is not the URL of a store.",
+            "It has the form s3://BUCKET, file:///DIRECTORY, ssh-ng://HOST, or another that Nix knows.",
+        )
+    return text
 
 
 def announce(run: Run, request: Request, alias: str, path: str) -> Answer:

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted
+
 
 class LabError(Exception):
     """One sentence for a person: what went wrong, and what to do next.
 
-    ``data`` is returned beside ``msg`` by the module, as plain values.
+    ``data`` is returned beside ``msg`` by the module, as plain values. What is secret in any of it is taken out.
     """
 
     def __init__(self, what: str, remedy: str = "", data: Mapping[str, object] | None = None) -> None:
-        self.what = what
-        self.remedy = remedy
-        self.data: dict[str, object] = dict(data or {})
-        super().__init__(f"{what} {remedy}".strip())
+        self.what = redact(what)
+        self.remedy = redact(remedy)
+        self.data: dict[str, object] = {name: redacted(value) for name, value in (data or {}).items()}
+        super().__init__(f"{self.what} {self.remedy}".strip())
 
 
 class Unreadable(LabError):

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import pwd
+import shlex
 import shutil
 import tempfile
 import time
@@ -285,7 +286,7 @@ class GitPlace:
         if not self._quiet("cat-file", "-e", f"{self._base}:{self._relative('flake.nix')}").ok:
             raise LabError(
                 f"{self._directory}/flake.nix is not committed, and a flake in git sees only what git knows.",
-                f"git -C {self._top} add {self._relative('flake.nix')}, and commit it.",
+                f"{self._by_hand('add', self._relative('flake.nix'))}, and commit it.",
             )
         dirty = self._git("status", "--porcelain", "--untracked-files=no").splitlines()
         if dirty:
@@ -410,7 +411,7 @@ class GitPlace:
         if not (tracking and remote and merge):
             raise LabError(
                 f"The branch {branch} of {self._top} follows no branch of a remote that could be pulled or pushed.",
-                f"git -C {self._top} branch --set-upstream-to=REMOTE/{branch}, or set pull and push to false.",
+                f"{self._by_hand('branch', f'--set-upstream-to=REMOTE/{branch}')}, or set pull and push to false.",
             )
         return Upstream(branch, remote, merge, tracking)
 
@@ -433,7 +434,7 @@ class GitPlace:
             raise LabError(
                 f"The branch {upstream.branch} of {self._top} and {upstream.merge} of {upstream.remote} have both moved"
                 " on, and only a fast-forward is made.",
-                f"Bring them together by hand: git -C {self._top} pull --rebase.",
+                f"Bring them together by hand: {self._by_hand('pull', '--rebase')}.",
             )
         self._refuse_local_changes(there)
         self._base = there
@@ -506,7 +507,11 @@ class GitPlace:
                     self._quiet("checkout", "--quiet", head, "--", there)
 
     def _restore(self) -> str:
-        return f"git -C {self._top} restore --staged --worktree {self._relative(LOCK_NAME)}"
+        return self._by_hand("restore", "--staged", "--worktree", self._relative(LOCK_NAME))
+
+    def _by_hand(self, *words: str) -> str:
+        """A command that a person can paste, whatever the checkout and its branch are called."""
+        return shlex.join(["git", "-C", self._top, *words])
 
     def _refuse_dirty(self) -> None:
         state = self._git("status", "--porcelain", "--untracked-files=all", "--", self._lock_path)

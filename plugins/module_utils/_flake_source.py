@@ -109,7 +109,7 @@ def reference(flake: str, where: Machine, directory: str) -> str:
     """The flake as Nix takes it; a relative directory is below C(directory), that of the inventory source."""
     if not flake or flake.startswith("-") or "#" in flake or _CONTROL.search(flake):
         raise LabError(
-            f"flake is {redact(flake)!r}, which is neither a directory nor a flake reference.",
+            f"flake is {flake!r}, which is neither a directory nor a flake reference.",
             "Write it as /etc/nixos or git+ssh://host/repository, without an attribute.",
         )
     if _REFERENCE.fullmatch(flake) or flake.startswith("/"):
@@ -170,9 +170,7 @@ def outputs(text: str) -> dict[str, object]:
 def read_outputs(data: Mapping[str, object], flake: str) -> Outputs:
     hosts = data.get("hosts")
     if hosts is None:
-        raise LabError(
-            f"{redact(flake)} has no nixosConfigurations.", "Set flake to the flake that has those of your hosts."
-        )
+        raise LabError(f"{flake} has no nixosConfigurations.", "Set flake to the flake that has those of your hosts.")
     if not isinstance(hosts, list) or not all(isinstance(name, str) for name in hosts):
         raise Unreadable("nix eval did not print the names of nixosConfigurations.")
     return Outputs(tuple(hosts), data.get("lab"))

@@ -152,7 +152,7 @@ def bounded_options(options: Mapping[str, object]) -> dict[str, object]:
 
 def installable(flake: str, attribute: str) -> str:
     """C(flake#attribute) for a command line; the attribute may not smuggle in an option, a flake or an output."""
-    if not attribute or re.search(r"[\x00-\x1f\x7f#^]", attribute) or attribute.startswith("-"):
+    if not attribute or re.search(r"[\x00-\x1f\x7f#^\ud800-\udfff]", attribute) or attribute.startswith("-"):
         raise LabError(
             f"{attribute!r} is not an attribute of a flake.",
             'Write it as in nixosConfigurations."web".config.system.build.toplevel, without the flake.',

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,11 +79,15 @@ def _fetched(run: Run, request: Request, path: str, options: Sequence[str], end:
 def _options(request: Request) -> list[str]:
     args = _nix.option_args({**_DEFAULTS, **_nix.bounded_options(request.options)})
     if request.substituters is not None:
-        for url in request.substituters:
-            if not url or any(character.isspace() for character in url):
-                raise LabError(f"{redact(url)!r} is not a substituter.", "Write one URL in each element.")
-        args += ["--option", "substituters", " ".join(request.substituters)]
+        args += ["--option", "substituters", " ".join(map(substituter, request.substituters))]
     return args
+
+
+def substituter(url: str) -> str:
+    """Return C(url) if it can be one: Nix takes them apart at blanks, and ssh takes a dash for an option."""
+    if not url or re.search(r"\s|^-|://-", url):
+        raise LabError(f"{url!r} is not a substituter.", "Write one URL in each element.")
+    return url
 
 
 def _failure(run: Run, request: Request, done: Completed, path: str) -> LabError:

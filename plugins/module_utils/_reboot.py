@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import name
 
+SHUTDOWN = "/run/current-system/sw/bin/shutdown"
 # a shell that is half up cannot print what this pattern wants: an answer is proof
 _ANSWER = re.compile(
     r"^lab-boot-id=(?P<boot_id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\s+"
@@ -63,6 +64,11 @@ class Reboot:
     went_back: bool = False
     confirmed: bool = False
     later: bool = False
+
+
+def order(when: str, message: str) -> list[str]:
+    """The command that reboots a host; a message that begins with a dash is no option."""
+    return [SHUTDOWN, "-r", "--", when, message]
 
 
 def answer(text: str) -> Seen | None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.homelab.nixos.plugins.module_utils import _reboot
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import lines
 
@@ -110,5 +111,5 @@ def order(pid: int, when: str, message: str) -> list[str]:
         # it is rebooted in any case: its end has a bound, and its own timer waits for the reboot
         f"--property=ExecStartPre=-{_BIN}/timeout {_LAST_WORDS} {_BIN}/tail --pid={pid} -f /dev/null",
         # systemd would take what follows a dollar sign for the name of a variable
-        *("--", f"{_BIN}/shutdown", "-r", when, message.replace("$", "$$")),
+        *("--", *(word.replace("$", "$$") for word in _reboot.order(when, message))),
     ]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ansible_collections.homelab.nixos.plugins.module_utils import _literal, _nix
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
@@ -68,7 +69,12 @@ Parser = Callable[[object], object]
 # a name as short as this, without its prefix, has too many neighbours two steps away
 _SHORT = 7
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_SECRET = ("lab_nix_options",)
+# in which secrets of any look may be: their values are never shown
+_SECRET = ("lab_checks", "lab_nix_options")
+# in which there may be scripts, or a reason in sentences
+_OF_LINES = ("lab_checks", "lab_hold", "lab_nix_options")
+# the path of a key, and no other word that ssh or Nix could take for something else
+_KEYS = ("lab_push_key", "lab_signing_key")
 _SHOWN_HOSTS = 8
 
 
@@ -208,6 +214,18 @@ def _distance(one: str, other: str) -> int:
     return row[-1]
 
 
+def check_hosts(addresses: Mapping[str, object]) -> list[Problem]:
+    """What is wrong with the names of hosts and with their addresses, where they have one: ssh is handed both."""
+    problems = []
+    for name, address in addresses.items():
+        for setting, text in (("", name), ("ansible_host", "" if address is None else str(address))):
+            if text.startswith("-") or _literal.why_not(text):
+                what = f"The address of {name}" if setting else "The name of a host"
+                remedy = "ssh would take it for something else: correct the inventory."
+                problems.append(Problem((name,), setting, f"{what} is {_literal.shown(text)}.", remedy))
+    return problems
+
+
 # ---- values ---------------------------------------------------------------------------------------------------------
 def check_values(
     hosts: Sequence[Host], inventory: Collection[str], languages: Mapping[str, Parser] | None = None
@@ -273,9 +291,25 @@ class _Wrong(NamedTuple):
 
 
 def _check_host(host: Host) -> Iterator[Problem]:
-    for check in (_numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary):
+    for check in (_texts, _numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary):
         for wrong in check(host):
             yield Problem((host.name,), *wrong)
+
+
+def _texts(host: Host) -> Iterator[_Wrong]:
+    """What no program can be handed as it is, in any setting, and words that are none."""
+    for name, value in host.settings.items():
+        for text, (what, remedy) in _unspeakable(name, value).items():
+            given = "a text" if name in _SECRET else _literal.shown(text)
+            yield _Wrong(name, f"{name} has {given} {what}.", remedy)
+        # of stages, more is said below
+        if isinstance(value, list) and "" in value and name != "lab_stages":
+            yield _Wrong(name, f"{name} has an empty word in it.", "Leave it out; a list without any is [].")
+
+
+def _unspeakable(name: str, value: object) -> dict[str, tuple[str, str]]:
+    found = {text: _literal.why_not(text, lines=name in _OF_LINES) for text in _literal.texts(value)}
+    return {text: wrong for text, wrong in found.items() if wrong is not None}
 
 
 def _numbers(host: Host) -> Iterator[_Wrong]:
@@ -288,12 +322,13 @@ def _numbers(host: Host) -> Iterator[_Wrong]:
 def _paths(host: Host) -> Iterator[_Wrong]:
     wanted = {name: [_text(host.settings, name)] for name in ("lab_flake", "lab_hold_file")}
     wanted["lab_mounts"] = _words(host.settings, "lab_mounts")
-    if directory := _text(host.settings, "lab_state_directory"):
-        wanted["lab_state_directory"] = [directory]
+    for name in ("lab_state_directory", *_KEYS):
+        if path := _text(host.settings, name):
+            wanted[name] = [path]
     for name, paths in wanted.items():
         for path in paths:
             if not path.startswith(("/", "~", "$")):
-                yield _Wrong(name, f"{name} has {path!r}.", "It is an absolute path.")
+                yield _Wrong(name, f"{name} has {_literal.shown(path)}.", "It is an absolute path.")
 
 
 def _alerts(host: Host) -> Iterator[_Wrong]:
@@ -342,6 +377,8 @@ def _canary(host: Host) -> Iterator[_Wrong]:
 
 def _check_languages(host: Host, languages: Mapping[str, Parser]) -> Iterator[Problem]:
     for name, parse in languages.items():
+        if _unspeakable(name, host.settings[name]):
+            continue
         try:
             parse(host.settings[name])
         except LabError as error:
@@ -353,6 +390,7 @@ def _check_night(hosts: Sequence[Host], inventory: Collection[str]) -> Iterator[
     """C(hosts) are those that are updated."""
     differing = list(_differing(hosts))
     yield from differing
+    yield from _names_of_roots(hosts)
     names = tuple(host.name for host in hosts)
     for wrong in _stages(hosts[0].settings):
         yield Problem(names, *wrong)
@@ -365,6 +403,15 @@ def _check_night(hosts: Sequence[Host], inventory: Collection[str]) -> Iterator[
         remedy = f"Did you mean {meant}?" if meant else "Add it there, with lab_managed false, or correct it."
         yield Problem(names, "lab_flake_host", what, remedy)
     yield from _deadline(hosts)
+
+
+def _names_of_roots(hosts: Sequence[Host]) -> Iterator[Problem]:
+    """The builder keeps the system of each host by a link of the host's name."""
+    for host in hosts:
+        try:
+            _nix.root_name(host.name)
+        except LabError as error:
+            yield Problem((host.name,), "", f"The host {error.what}", error.remedy)
 
 
 def _differing(hosts: Sequence[Host]) -> Iterator[Problem]:

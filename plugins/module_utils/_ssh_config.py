@@ -83,6 +83,8 @@ def connection(variables: Mapping[str, object]) -> tuple[str | None, int | None,
     host = _first(variables, "ansible_ssh_host", "ansible_host")
     user = _first(variables, "ansible_ssh_user", "ansible_user")
     port = _first(variables, "ansible_ssh_port", "ansible_port")
+    if host is not None and host.startswith("-"):
+        raise LabError(f"ansible_host is {host!r}, which ssh would take for an option.", "Mend the inventory.")
     if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
         raise LabError(f"ansible_port is {port!r}, which is not a port.", "Set it to a number from 1 to 65535.")
     return host, int(port) if port is not None else None, user

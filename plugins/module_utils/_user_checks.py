@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Completed, first_error
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._health import Check, Level, Status
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted, without
 
 Place = Literal["host", "controller"]
 
@@ -196,7 +196,7 @@ def _page(check: UserCheck, what: Http, page: Page) -> Check:
 def _program(check: UserCheck, what: Command, done: Completed) -> Check:
     if done.timed_out:
         return no_answer(check, "unknown", f"no end within {check.timeout:g} s.")
-    words = first_error(done.stderr)[:_SHOWN]
+    words = without(first_error(done.stderr), what.argv[1:])[:_SHOWN]
     said = f"{_target(check)} ends with exit code {done.rc}"
     if done.rc == what.rc:
         return _told(check, "ok", f"exit code {done.rc}", said)
@@ -216,6 +216,14 @@ def _target(check: UserCheck) -> str:
     return redact(what.url) if isinstance(what, Http) else what.argv[0]
 
 
+def _shown(option: str, given: object) -> str:
+    """What was given, for people: of a command the program only, any other word may be a secret."""
+    words = list(given) if isinstance(given, list | tuple) else str(given).split()
+    if option == "argv" and len(words) > 1:
+        return f"{words[0]!r} and other words"
+    return repr(redacted(given))
+
+
 def _any(numbers: Sequence[int]) -> str:
     return " or ".join(map(str, numbers))
 
@@ -229,8 +237,8 @@ class _Options:
         self.name = "?"
 
     def wrong(self, option: str, remedy: str) -> LabError:
-        said = f"has {option} {self._given[option]!r}" if option in self._given else f"has no {option}"
-        return LabError(redact(f"{self._setting}: the check {self.name} {said}."), remedy)
+        said = f"has {option} {_shown(option, self._given[option])}" if option in self._given else f"has no {option}"
+        return LabError(f"{self._setting}: the check {self.name} {said}.", remedy)
 
     def text(self, option: str, remedy: str, default: str | None = None) -> str:
         found = self._given.get(option, default)
@@ -280,9 +288,7 @@ class _Options:
 
 def _check(one: object, number: int, setting: str) -> UserCheck:
     if not isinstance(one, Mapping):
-        raise LabError(
-            redact(f"{setting} has {one!r} in place {number}."), "A check is a dictionary with name and kind."
-        )
+        raise LabError(f"{setting} has {one!r} in place {number}.", "A check is a dictionary with name and kind.")
     given = cast("Mapping[str, object]", one)
     options = _Options(given, setting)
     options.name = f"in place {number}"

@@ -190,7 +190,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _copy
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
 
 def main() -> None:
@@ -221,8 +220,6 @@ def main() -> None:
         file.write(text or "")
         file.flush()
         request = _copy.Request(**module.params, config=file.name)
-        # Ansible returns the parameters
-        module.params["store"] = redact(request.store) if request.store else None
         try:
             result = _copy.copy(door(module), request)
         except LabError as error:

@@ -136,7 +136,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _realise
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
 
 def main() -> None:
@@ -150,8 +149,6 @@ def main() -> None:
         supports_check_mode=True,
     )
     request = _realise.Request(**module.params)
-    # Ansible returns the parameters
-    module.params["substituters"] = [redact(url) for url in request.substituters or ()]
     try:
         module.exit_json(**_realise.realise(door(module), request))
     except LabError as error:

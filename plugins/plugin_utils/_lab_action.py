@@ -1,6 +1,6 @@
 # Copyright: homelab.nixos maintainers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What all action plugins of this collection share: a lost connection is a result.
+"""What all action plugins of this collection share: a lost connection is a result, and no result has a secret in it.
 
 Ansible skips C(rescue) for unreachable hosts, and with C(ignore_unreachable) goes on to the next task as if all was
 well. A module that failed because its host went away has to fail like any other.
@@ -15,6 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redacted
 
 _POLL = 1.0
 
@@ -24,13 +25,17 @@ class LabAction(ActionBase):
 
     _supports_check_mode = True
     _supports_async = False
+    # whether its result is for people; one that later steps work with whole is never shown
+    _is_for_people = True
     # whether the task may have the option patience, where asking again is right whatever became of the first question
     _is_patient = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
-            result.update(self.perform(task_vars or {}))
+            # a module begins by writing its options into the host's journal, and nobody knows what is in them
+            found = self.perform({**(task_vars or {}), "ansible_no_target_syslog": True})
+            result.update({name: redacted(value) for name, value in found.items()} if self._is_for_people else found)
         except LabError as error:
             result.update({"changed": False, **error.data, "failed": True, "msg": str(error)})
         return result

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.homelab.nixos.plugins.module_utils._command import PATH, Completed
+from ansible_collections.homelab.nixos.plugins.module_utils._command import NO_WORD, PATH, Completed
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
@@ -41,16 +41,19 @@ def run(
     program = shutil.which(argv[0], path=search_path())
     if program is None:
         raise LabError(f"{argv[0]} is not on this controller.", f"It is looked for in {search_path()}.")
-    process = subprocess.Popen(
-        [program, *argv[1:]],
-        env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C", "PATH": search_path(), **(env or {})},
-        cwd=cwd,
-        stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # a group of its own, to be ended as a whole
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            [program, *argv[1:]],
+            env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C", "PATH": search_path(), **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # a group of its own, to be ended as a whole
+            start_new_session=True,
+        )
+    except ValueError as error:
+        raise LabError(f"{argv[0]} cannot be given such words: {error}.", NO_WORD) from error
     timed_out = False
     try:
         out, err = process.communicate(None if data is None else data.encode(), timeout)

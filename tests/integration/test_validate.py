@@ -135,3 +135,43 @@ def test_an_emergency_has_no_windows_and_no_soak_whatever_hosts_have_and_the_com
     assert "lab_soak is -1." in said(checked)
     assert "lab_deadline is -2." in said(checked)
     assert hosts.run() is None
+
+
+def test_hostile_values_are_refused_by_name_before_the_first_contact_and_no_secret_is_shown(tmp_path: Path):
+    """Some of those in tests/unit/test_hostile_values.py, which has them all."""
+    marker = tmp_path / "marker"
+    settings: dict[str, Any] = {
+        "lab_attribute": "--override-input",
+        "lab_push_key": f"-oProxyCommand=touch {marker}",
+        "lab_hold_file": "../hold",
+        "lab_services": ["web\nnas"],
+        "lab_busy_units": ["", "backup.service"],
+        "lab_reboot_message": "x" * 5000,
+        "lab_check_levels": {f"$(touch {marker})": "required"},
+    }
+    shared = {
+        "lab_inputs": [f"--upload-pack=touch {marker}"],
+        "lab_nix_options": {"access-tokens": "example.org=c4n4ry"},
+        "lab_cache": f"; touch {marker} https//user:c4n4ry@example.org",
+        "lab_controller": "web\x01",
+    }
+    hosts = nowhere(tmp_path, dev=shared, nas=shared, web=settings | shared)
+    for playbook in ("playbooks/validate.yml", "nightly.yml"):
+        night = hosts.begin(playbook, "-vvv", ANSIBLE_LOG_PATH=str(tmp_path / "log")).wait(300)
+        assert night.rc == 2
+        for name in settings:
+            assert f"web: {name}" in said(night), name
+        for name in shared:
+            assert f"dev, web, nas: {name}" in said(night), name
+        assert "c4n4ry" not in night.output + (tmp_path / "log").read_text()
+    assert hosts.contacts() == 0
+    assert not marker.exists()
+
+
+def test_a_host_that_ssh_would_take_for_an_option_is_never_contacted(tmp_path: Path):
+    marker = tmp_path / "marker"
+    hosts = nowhere(tmp_path, web={"ansible_host": f"-oProxyCommand=touch {marker}"})
+    night = hosts.begin("nightly.yml").wait(300)
+    assert night.rc == 2
+    assert "web: The address of web is '-oProxyCommand=touch" in said(night)
+    assert (hosts.contacts(), marker.exists()) == (0, False)

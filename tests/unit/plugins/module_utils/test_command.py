@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 
 
 class Module:
@@ -38,3 +39,9 @@ def test_a_program_has_a_home_where_a_unit_of_systemd_has_none(monkeypatch: pyte
 def test_a_program_that_ends_without_reading_is_told_as_it_ended() -> None:
     done = door(cast(Any, Module()))(["false"], data="x" * 1_000_000)
     assert (done.rc, done.timed_out) == (1, False)
+
+
+@pytest.mark.parametrize("word", ["a\0b", "a\ud800b"])
+def test_a_word_that_no_program_can_be_given_is_told_in_a_sentence(word: str) -> None:
+    with pytest.raises(LabError, match=r"echo cannot be given such words: .*has neither NUL nor half a character"):
+        door(cast(Any, Module()))(["echo", word])

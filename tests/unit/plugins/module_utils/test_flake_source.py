@@ -206,7 +206,7 @@ def sentence(where: Machine, rc: int, stderr: str, command: str = "eval", timed_
         (
             sentence(HERE, 1, THROWN),
             "Asking the flake /etc/nixos on this controller: nix ended with exit code 1: "
-            "error: the stage is https://me:***@host/x. Mend the flake; nix flake check shows more.",
+            "error: the stage is https://***@host/x. Mend the flake; nix flake check shows more.",
         ),
         (
             sentence(BUILDER, 255, "ssh: connect to host builder port 22: No route to host\n"),

@@ -82,7 +82,7 @@ def test_of_the_environment_nothing_is_kept_that_may_be_secret():
 
 def test_the_reboot_waits_for_the_end_of_the_run_and_says_what_it_was_told_to():
     argv = _resume.order(4711, "+2", "Costs $HOME; really")
-    assert argv[-4:] == ["/run/current-system/sw/bin/shutdown", "-r", "+2", "Costs $$HOME; really"]
+    assert argv[-5:] == ["/run/current-system/sw/bin/shutdown", "-r", "--", "+2", "Costs $$HOME; really"]
     (before,) = [word for word in argv if word.startswith("--property=ExecStartPre=")]
     assert "tail --pid=4711" in before
     # a transient unit finds nothing but programs of systemd by their names, and a run that hangs is not waited for

@@ -42,3 +42,8 @@ def test_a_program_that_is_not_here_is_named():
     assert not _process.found("no-such-program")
     with pytest.raises(LabError, match=r"no-such-program is not on this controller\. It is looked for in "):
         _process.run(["no-such-program"])
+
+
+def test_a_word_that_no_program_can_be_given_is_told_in_a_sentence():
+    with pytest.raises(LabError, match="echo cannot be given such words: embedded null byte"):
+        _process.run(["echo", "a\0b"])
