@@ -31,7 +31,13 @@ ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
 
 # how many tests each names at the least
-PAGES = {"safety": (SAFETY, 21), "updates": (UPDATES, 21), "rollout": (ROLLOUT, 21), "bootstrap": (BOOTSTRAP, 10), "security": (SECURITY, 5)}
+PAGES = {
+    "safety": (SAFETY, 21),
+    "updates": (UPDATES, 21),
+    "rollout": (ROLLOUT, 21),
+    "bootstrap": (BOOTSTRAP, 10),
+    "security": (SECURITY, 5),
+}
 
 
 @pytest.mark.parametrize(("text", "least"), PAGES.values(), ids=PAGES)
