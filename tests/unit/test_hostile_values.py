@@ -327,8 +327,8 @@ def _left(text: str) -> object:
     return _resume.note("x", json.dumps({"argv": [text], "environment": {}, "night": {}}))
 
 
-def _root_of(text: str) -> object:
-    return _flake_update._check(_flake_update.Request("/srv/flake", must_build={text: "a"}))
+def _root_of(text: str) -> None:
+    _flake_update._check(_flake_update.Request("/srv/flake", must_build={text: "a"}))
 
 
 # what refuses all of them but the named kinds, the setting that is the same, or why no program is ever handed one
