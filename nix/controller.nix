@@ -346,23 +346,23 @@ in
         OOMPolicy = "continue";
         CPUQuota = cfg.cpuQuota;
 
-        # As root, a night builds and activates: only what no build and no activation can notice.
-        NoNewPrivileges = true;
         PrivateTmp = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        RestrictRealtime = true;
       }
+      # As root, a night builds and activates: more would make its builds others than those of Nix's own daemon.
       // lib.optionalAttrs (!asRoot) {
         CapabilityBoundingSet = "";
+        NoNewPrivileges = true;
         LockPersonality = true;
         PrivateDevices = true;
         ProtectClock = true;
         ProtectControlGroups = true;
         ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
         ProtectKernelTunables = true;
         RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK";
         RestrictNamespaces = true;
+        RestrictRealtime = true;
         RestrictSUIDSGID = true;
         SystemCallArchitectures = "native";
       };

@@ -130,7 +130,8 @@ def door(module: AnsibleModule) -> Run:
             with nullcontext() if data is None else _standard_input(data):
                 rc, out, err = module.run_command(
                     full,
-                    cwd=cwd,
+                    # ours may be in the Nix store, where Nix takes the URL of a flake for a path in there
+                    cwd=cwd or "/",
                     environ_update={
                         "LC_ALL": "C",
                         "LANGUAGE": "C",

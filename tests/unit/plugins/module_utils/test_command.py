@@ -15,7 +15,7 @@ class Module:
 
     def run_command(self, argv: list[str], **_more: Any) -> tuple[int, bytes, bytes]:
         self.environment = _more["environ_update"]
-        done = subprocess.run(argv, capture_output=True, check=False)
+        done = subprocess.run(argv, cwd=_more["cwd"], capture_output=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
 
@@ -34,6 +34,12 @@ def test_a_program_has_a_home_where_a_unit_of_systemd_has_none(monkeypatch: pyte
     assert module.environment["HOME"] == pwd.getpwuid(os.getuid()).pw_dir
     door(cast(Any, module))(["true"], env={"HOME": "/elsewhere"})
     assert module.environment["HOME"] == "/elsewhere"
+
+
+def test_a_program_starts_where_no_relative_path_means_anything() -> None:
+    run = door(cast(Any, Module()))
+    assert run(["pwd"]).stdout == "/\n"
+    assert run(["pwd"], cwd="/usr").stdout == "/usr\n"
 
 
 def test_a_program_that_ends_without_reading_is_told_as_it_ended() -> None:
