@@ -110,6 +110,7 @@ SCENARIOS = (
     "interrupted",
     "forty",
     "bootstrap",
+    "awx",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
@@ -138,7 +139,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "secrets", "controller_role"),
         *scenarios("lab", "reboots", "own_controller"),
         CORE,
-        *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap"),
+        *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap", "awx"),
         MOLECULE,
         *LINT[3:],
     ),
