@@ -348,7 +348,8 @@ in
 
         PrivateTmp = true;
       }
-      # As root, a night builds and activates: more would make its builds others than those of Nix's own daemon.
+      # As root, a night builds and activates, so its builds would be under all of this. No new privileges and a filter of
+      # system calls together, systemd even takes CAP_SETUID from root, and Nix cannot become its build users any more.
       // lib.optionalAttrs (!asRoot) {
         CapabilityBoundingSet = "";
         NoNewPrivileges = true;

@@ -343,7 +343,7 @@ def test_a_night_that_the_unit_starts_builds_by_sudo_and_nix_and_updates_a_host_
     said = nixos.lab.journal(BUILDER, "--unit", SERVICE, "--output=cat")
     result = nixos.run("systemctl", "show", "--property=Result,ExecMainStatus", SERVICE)
     assert set(result.splitlines()) == {"Result=success", "ExecMainStatus=0"}, said
-    assert re.search(rf"^{HOST}\s+updated\b", said, re.MULTILINE), said
+    assert re.search(rf"^\s*{HOST}\s+updated\b", said, re.MULTILINE), said
     assert nixos.run("readlink", "-f", "/run/current-system", host=HOST) != before
     log = nixos.lab.read(BUILDER, "/var/log/lab-auto-update/ansible.log") or ""
     assert f"{HOST} " in log and "updated" in log
