@@ -45,7 +45,7 @@ rm /etc/systemd/system
 mv /etc/systemd/system.new /etc/systemd/system
 systemctl stop lab-auto-update-boot-guard.service lab-auto-update-resume.service
 rm -r /etc/systemd/system/lab-auto-update-* /etc/systemd/system/*/lab-auto-update-* /var/lib/lab-auto-update
-mkdir -p /usr/local/bin /etc/logrotate.d
+mkdir -p /usr/local/bin /etc/logrotate.d /var/lib/systemd/timers
 cat > /etc/systemd/system/tell@.service <<'UNIT'
 [Service]
 Type=oneshot

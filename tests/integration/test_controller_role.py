@@ -138,7 +138,7 @@ def test_a_controller_that_has_nix_can_evaluate_and_build_in_that_confinement(de
         said = debian.sh(f"journalctl --sync; journalctl --output=cat --no-pager --unit={unit} --lines=4")
     finally:
         debian.sh(f"rm -r {place}; systemctl daemon-reload")
-    (built,) = re.findall(r"/nix/store/\S+-confined", said)
+    (built,) = re.findall(r"^/nix/store/\S+-confined$", said, re.MULTILINE)
     assert debian.sh(f"cat {built}") == "built\n"
 
 
