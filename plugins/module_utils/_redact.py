@@ -39,8 +39,8 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 
 
-# None looks at the same text again and again: whole pages go through here. Runs of characters therefore begin where no
-# such character is before them.
+# Whole pages come through here, so none may go over the same text again and again: a run of characters begins where
+# none of them is before it.
 _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
     (_pattern(r"-----BEGIN [a-z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [a-z0-9 ]*PRIVATE KEY-----|\Z)"), _HIDDEN),
     # https://user:secret@host and https://token@host, misspelt too
