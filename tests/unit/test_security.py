@@ -39,6 +39,14 @@ def test_no_file_of_ours_lets_an_unknown_host_key_pass():
     assert "default('check')" in (ROOT / "playbooks/bootstrap.yml").read_text()
 
 
+def test_every_play_checks_host_keys_where_a_job_runner_has_turned_that_off():
+    for path in (ROOT / "playbooks").glob("*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            # those that contact nobody but this machine, and what is imported
+            if "hosts" in play and play.get("connection") != "local" and path.stem != "validate":
+                assert play.get("vars", {}).get("ansible_host_key_checking") is True, (path.name, play["name"])
+
+
 @pytest.mark.parametrize(
     "line",
     [
