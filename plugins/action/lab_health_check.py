@@ -57,9 +57,6 @@ class ActionModule(LabAction):
 
         end = time.monotonic() + options["settle"]
         result = self._ask_host(args, asked, end, patience, task_vars)
-        if "checks" in result.get("invocation", {}).get("module_args", {}):
-            # the words of a command may be secrets of any look
-            result["invocation"]["module_args"]["checks"] = [check.name for check in asked.checks]
         if result.get("connection_lost") or not result.get("checks"):
             # nothing is known of the host, whatever the controller thinks
             return {"healthy": False, "checks": [], **result}

@@ -23,10 +23,7 @@ class ActionModule(LabAction):
             args["local"] = True
         elif args.get("host"):
             args["ssh_config"] = self._ssh_config(str(args["host"]), args, task_vars["hostvars"])
-        result = self.run_module("homelab.nixos.nix_copy", args, task_vars)
-        # what the inventory gives to ssh, a ProxyCommand say, is nobody's to read
-        result.get("invocation", {}).get("module_args", {}).pop("ssh_config", None)
-        return result
+        return self.run_module("homelab.nixos.nix_copy", args, task_vars)
 
     def _is_builder(self, host: str, task_vars: Mapping[str, Any]) -> bool:
         """Whether the task runs on the very host, by whichever of its names."""

@@ -285,15 +285,15 @@ held_by:
     version: 1
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _controller_side, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={
             "state": {
                 "type": "str",

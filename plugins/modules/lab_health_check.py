@@ -301,11 +301,11 @@ checks:
 
 from collections.abc import Sequence
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _controller_side, _health, _user_checks, _vitals
 from ansible_collections.homelab.nixos.plugins.module_utils._command import PATH, Run, door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._health import Check
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.module_utils._user_checks import UserCheck
 
 _CONTROLLERS = ("window", "hold", "alerts_url", "alerts_labels", "ignored_alerts", "patience")
@@ -322,7 +322,11 @@ def own_checks(run: Run, checks: Sequence[UserCheck], bodies: dict[str, str]) ->
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
+        # the words of a command may be secrets of any look
+        unshown=["checks"],
+        # what the controller evaluates
+        whole=["bodies"],
         argument_spec={
             "mounts": {"type": "list", "elements": "path", "default": ["/"]},
             "max_disk_percent": {"type": "int", "default": 90},

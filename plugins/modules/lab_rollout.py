@@ -131,11 +131,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _rollout
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run, door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import Deadline, Git, find_place
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.module_utils._rollout import Ending, Record
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State, directory_of_user
 
@@ -143,7 +143,7 @@ _SECONDS = 60
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={
             "state": {"type": "str", "choices": ["read", "noted"], "default": "read"},
             "path": {"type": "path", "required": True},

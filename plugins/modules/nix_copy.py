@@ -186,14 +186,16 @@ host_reachable:
 
 import tempfile
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _copy
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
+        # what the inventory gives to ssh, a ProxyCommand say, is nobody's to read
+        unshown=["ssh_config"],
         argument_spec={
             "path": {"type": "list", "elements": "str", "required": True},
             "host": {"type": "str"},

@@ -313,14 +313,14 @@ known_inputs:
   sample: [packages, services]
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _flake_update, _nix
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={
             "path": {"type": "path", "required": True},
             "inputs": {"type": "list", "elements": "str", "default": []},

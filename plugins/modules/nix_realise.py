@@ -132,14 +132,14 @@ connection_lost:
   sample: true
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _realise
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={
             "path": {"type": "str", "required": True},
             "substituters": {"type": "list", "elements": "str"},

@@ -294,15 +294,15 @@ reboot_reasons:
   sample: [kernel, initrd]
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _controller_side, _info
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={"target": {"type": "path"}, "patience": {"type": "int", "default": 0}},
         supports_check_mode=True,
     )

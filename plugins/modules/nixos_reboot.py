@@ -165,11 +165,13 @@ connection_lost:
   sample: false
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
+        # the settings of an owner are in it
+        unshown=["night"],
         argument_spec={
             "expected_system": {"type": "path", "required": True},
             "timeout": {"type": "int", "default": 600},

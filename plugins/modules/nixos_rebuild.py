@@ -297,16 +297,16 @@ connection_lost:
   sample: true
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _rebuild
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import rebuild_diff
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = LabModule(
         argument_spec={
             "action": {
                 "type": "str",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.homelab.nixos.plugins.module_utils import _user_checks
 from ansible_collections.homelab.nixos.plugins.module_utils._command import CommandFailed, Completed
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +89,38 @@ def test_no_error_has_a_secret_in_it():
     done = Completed(("nix", "--option", "access-tokens", f"example.org={SECRET}", url), 1, f"error: {url}", "")
     failed = CommandFailed(done, doing=f"Fetching {url}")
     assert SECRET not in f"{failed} {failed.data}"
+
+
+class Ours(LabModule):
+    """A module as it is when it ends: it prints its result."""
+
+    def __init__(self) -> None:
+        self._unshown, self._whole = ["checks"], ["bodies"]
+        self.params = {
+            "store": f"s3://u:{SECRET}@cache",
+            "checks": [SECRET],
+            "options": {"access-tokens": SECRET},
+            "n": 1,
+        }
+
+
+def test_what_leaves_a_host_has_no_secret_in_it(monkeypatch: pytest.MonkeyPatch):
+    printed: list[dict[str, object]] = []
+    for way in ("exit_json", "fail_json"):
+        monkeypatch.setattr(
+            AnsibleModule, way, lambda _self, *words, **result: printed.append({"words": words, **result})
+        )
+    Ours().exit_json(changed=True, stderr=f"Authorization: Bearer {SECRET}", bodies={"page": "token=1"})
+    Ours().fail_json(f"https://u:{SECRET}@example.org", rc=1)
+    assert SECRET not in str(printed)
+    assert (printed[0]["changed"], printed[0]["bodies"], printed[1]["rc"]) == (True, {"page": "token=1"}, 1)
+    arguments = {"store": "s3://***@cache", "options": {"access-tokens": "***"}, "n": 1}
+    assert [result["invocation"] for result in printed] == [{"module_args": arguments}] * 2
+
+
+def test_every_module_of_ours_is_such_a_one():
+    for path in (ROOT / "plugins/modules").glob("*.py"):
+        assert not re.search(r"\bAnsibleModule\(", path.read_text()), path.name
 
 
 class Failing(LabAction):
