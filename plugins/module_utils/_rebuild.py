@@ -502,7 +502,13 @@ def _commit(run: Run, state: State, request: Request, change: Change, systems: S
 
 def _write_commit(run: Run, state: State, request: Request, change: Change, systems: Systems) -> None:
     found = owned(state, request)
-    verified = found.verified or (found.step in _VERIFIED_AT and systems.current == change.live)
+    if found.step in _VERIFIED_AT and systems.current != change.live:
+        # a power cut after it was confirmed: what was verified since then is another system
+        raise LabError(
+            f"The running system is {systems.current}, and no longer {change.live}: nothing became the boot default.",
+            "Look at the host: it has rebooted since its new system was confirmed.",
+        )
+    verified = found.verified or found.step in _VERIFIED_AT
     advance(
         run,
         state,
