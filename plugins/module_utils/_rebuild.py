@@ -270,8 +270,7 @@ def confirm(run: Run, state: State, request: Request) -> dict[str, Any]:
         raise _reverted(run, request)
     (live,) = _host.resolve(run, [_live(str(request.system), request.specialisation)])
     (current,) = _host.resolve(run, [_host.CURRENT])
-    if current != live:
-        raise LabError(f"The running system is {current}, and not {live}.", "Look at the host: it may have rebooted.")
+    _require_live(current, live)
     advance(run, state, request, request.verify_timeout, step="verification")
     # where it ran already, nothing was activated and nothing is armed
     if found.step == "activation" or _revert.is_installed(run):
@@ -502,7 +501,10 @@ def _commit(run: Run, state: State, request: Request, change: Change, systems: S
 
 def _write_commit(run: Run, state: State, request: Request, change: Change, systems: Systems) -> None:
     found = owned(state, request)
-    verified = found.verified or (found.step in _VERIFIED_AT and systems.current == change.live)
+    if found.step in _VERIFIED_AT:
+        # or a power cut after it was confirmed has taken it away, and what was verified since is another system
+        _require_live(systems.current, change.live)
+    verified = found.verified or found.step in _VERIFIED_AT
     advance(
         run,
         state,
@@ -516,6 +518,11 @@ def _write_commit(run: Run, state: State, request: Request, change: Change, syst
     )
     if not _revert.disarm(run):
         raise _reverted(run, request)
+
+
+def _require_live(current: str | None, live: str | None) -> None:
+    if current != live:
+        raise LabError(f"The running system is {current}, and not {live}.", "Look at the host: it may have rebooted.")
 
 
 def _prepare_boot(run: Run, state: State, request: Request, change: Change) -> None:

@@ -128,6 +128,29 @@ def test_a_boot_that_is_confirmed_and_committed_leaves_no_candidate(lab: Lab, mo
     assert not module(HOST, "lab_claim", {**RUN, "state": "released", "outcome": "updated"})["failed"]
 
 
+@pytest.mark.parametrize("reboots", [False, True])
+def test_what_a_power_cut_has_taken_away_before_its_verification_never_becomes_the_boot_default(
+    lab: Lab, module: Module, origin: str, reboots: bool
+):
+    target = next_system(lab, "kernel-changed=7.3")
+    assert not module(HOST, "lab_claim", {**RUN, "state": "taken"})["failed"]
+    if reboots:
+        assert not module(HOST, "nixos_rebuild", {**RUN, "action": "boot_once", "system": target})["failed"]
+        reboot = {**RUN, "expected_system": target, "delay": 0, "timeout": 60, "confirm_timeout": 77}
+        assert module(HOST, "nixos_reboot", reboot)["confirmed"]
+    else:
+        assert module(HOST, "nixos_rebuild", {**RUN, "action": "test", "system": target})["activated"]
+    assert system(lab) == target
+    lab.stop(HOST)
+    lab.start(HOST, wait=True)
+
+    committed = module(HOST, "nixos_rebuild", {**RUN, "action": "boot", "system": target})
+    assert committed["failed"]
+    assert f"The running system is {origin}, and not {target}." in committed["msg"]
+    assert (system(lab), system(lab, PROFILE), boot_default(lab)) == (origin, origin, origin)
+    assert not module(HOST, "lab_claim", {**RUN, "state": "released", "outcome": "rolled_back"})["failed"]
+
+
 def test_a_host_whose_boot_fell_back_is_told_from_one_that_booted_the_new_system(lab: Lab, module: Module, origin: str):
     target = next_system(lab)
     assert not boot_once(module, target)["failed"]

@@ -210,15 +210,14 @@ def test_a_second_night_has_nothing_to_do_and_an_absent_host_costs_it_one_connec
     assert all(after[host].is_on(fleet.target(host)) for host in HOSTS)
     assert {host for host in HOSTS if after[host].boot_id != before[host].boot_id} == {"nas", "dns"}
 
-    # where other tests run beside this one, a second try
-    seconds: list[float] = []
-    while min(seconds, default=first.seconds) >= first.seconds / 4 and len(seconds) < 2:
-        night = fleet.night()
+    nights = [fleet.night(), fleet.night()]
+    for night in nights:
         assert (night.rc, night.outcomes) == (0, dict.fromkeys(HOSTS, "unchanged"))
         assert not re.search(r"changed=[1-9]", night.output)
-        seconds.append(night.seconds)
     assert fleet.looks() == after
-    assert min(seconds) < first.seconds / 4
+    # the better of two, because other tests run beside this one
+    present = min(nights, key=lambda night: night.seconds)
+    assert present.seconds < first.seconds / 4
 
     lab.stop("nas")
     absent = fleet.night()
@@ -228,7 +227,9 @@ def test_a_second_night_has_nothing_to_do_and_an_absent_host_costs_it_one_connec
     assert "No host could be reached." in nobody.output
     assert absent.rc == 0, absent.output
     assert absent.outcomes == {**dict.fromkeys(HOSTS, "unchanged"), "nas": "unreachable"}
-    # nobody waited for it again
+    # one ConnectTimeout of ansible.cfg, and as much of a night again for a busy machine
+    assert absent.seconds < 2 * max(night.seconds for night in nights) + 10
+    # and nobody waited for it again
     assert absent.failed_tasks("nas") == ["homelab.nixos.update : Look at the host"]
 
 

@@ -78,7 +78,12 @@ def test_a_stage_begins_when_the_one_before_has_been_well_with_the_same_lock_for
 
 
 def test_an_emergency_waits_for_no_window_and_no_soak(fleet: Fleet):
-    own(fleet, web={"lab_window": window_in(3)})
+    window = window_in(3)
+    own(fleet, web={"lab_window": window})
+    night = fleet.night(lab_soak=AN_HOUR)
+    assert (night.rc, night.outcomes) == (0, {"dev": "unchanged", "web": "deferred", "nas": "held"})
+    assert window[:5] in night.reason("web")
+
     fleet.lab.move("tools")
     fleet.lab.move()
     inputs = fleet.lab.run("builder", ["cat", "/etc/nixos/flake.lock"], check=True).stdout

@@ -17,11 +17,15 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._run_lock import Holder
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _runs
 
+RUN = [sys.executable, "-c", "import signal; print('up', flush=True); signal.pause()"]
+
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen]:
-    """The main process of another run."""
-    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+    """The main process of another run, once it is one: its arguments are in /proc a moment after it was started."""
+    with subprocess.Popen(RUN, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
         yield process
         process.kill()
 
@@ -167,5 +171,5 @@ def test_a_run_is_told_by_its_main_process(other: subprocess.Popen):
     assert (holder.run_id, holder.controller, holder.began) == ("mine", "tower", 1795312800)
     assert holder.process == _controller.process(os.getppid())
     assert holder.log == "/var/log/nightly.log"
-    assert _controller.command(other.pid)[1:] == ["-c", "import signal; signal.pause()"]
+    assert _controller.command(other.pid) == RUN
     assert asdict(holder)["controller_name"] == _controller.name()
