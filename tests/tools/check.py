@@ -103,6 +103,7 @@ SCENARIOS = (
     "fleet",
     "stages",
     "own_controller",
+    "awx",
     ROLLBACK,
     "interrupted",
 )
@@ -132,7 +133,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         HOSTS,
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "lab", "reboots", "own_controller"),
         CORE,
-        *scenarios("two_controllers", "inventory", ROLLBACK),
+        *scenarios("two_controllers", "inventory", "awx", ROLLBACK),
         MOLECULE,
         *LINT[3:],
     ),
