@@ -18,7 +18,15 @@ from ansible_collections.homelab.nixos.plugins.module_utils._redact import redac
 
 PREFIX = "lab_"
 # no settings of a night, and ours all the same: facts, also of another job, and what comes from the inventory plugin
-FACTS = ("lab_bootstrap", "lab_left", "lab_night", "lab_result", "lab_rollback", "lab_rollout_batches", "lab_tags")
+FACTS = (
+    "lab_bootstrap",
+    "lab_left",
+    "lab_night",
+    "lab_night_result",
+    "lab_rollback",
+    "lab_rollout_batches",
+    "lab_tags",
+)
 # what the other playbooks take
 OF_OTHER_PLAYBOOKS = (
     "lab_bootstrap_host_keys",

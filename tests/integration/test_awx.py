@@ -90,7 +90,7 @@ def test_a_job_of_type_check_changes_nothing_and_its_artifacts_say_so(fleet: Fle
     assert (job.rc, job.status) == (0, "successful")
     assert (fleet.looks(), fleet.locked()) == (before, locked)
     (name,) = job.artifacts
-    assert name == "lab_result"
+    assert name == "lab_night_result"
     result = job.artifacts[name]
     assert (result["dry_run"], result["failed"], result["failure"]) == (True, False, "")
     assert {word: hosts for word, hosts in result["outcomes"].items() if hosts} == {"unchanged": list(HOSTS)}
@@ -106,7 +106,7 @@ def test_a_job_that_fails_for_a_host_has_told_before_what_became_of_all(fleet: F
     assert after["dev"].is_on(target)
     assert after["web"].is_on(before["web"].current)
 
-    result = job.artifacts["lab_result"]
+    result = job.artifacts["lab_night_result"]
     assert list(result["outcomes"]) == list(get_args(Word))
     assert {word: hosts for word, hosts in result["outcomes"].items() if hosts} == {
         "updated": ["dev"],

@@ -68,7 +68,7 @@ def test_the_deadline_is_as_long_before_the_timeout_as_it_says():
 
 
 def test_what_is_said_of_the_artifacts_is_what_there_is():
-    table = AWX.split("| `lab_result.` | |")[1].split("\n\n")[0]
+    table = AWX.split("| `lab_night_result.` | |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| (`[^|]+) \| (.*) \|$", table, re.MULTILINE)
     told = artifacts()
     named = {name.removesuffix(".NAME") for head, _text in rows for name in re.findall(r"`([^`]+)`", head)}
@@ -85,7 +85,7 @@ def test_what_is_said_of_the_artifacts_is_what_there_is():
 @pytest.mark.parametrize("text", [AWX, SEMAPHORE], ids=["awx", "semaphore"])
 def test_every_setting_test_and_file_they_name_is_one(text: str):
     words = " ".join(re.findall(r"`([^`\n]+)`", text))
-    known = {*DEFAULTS, *OF_ROLLBACK, "lab_result"}
+    known = {*DEFAULTS, *OF_ROLLBACK, "lab_night_result"}
     assert set(re.findall(r"\blab_[a-z_]+", words)) - known == set()
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
