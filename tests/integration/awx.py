@@ -77,7 +77,8 @@ class Tower:
         found = re.findall(r"^collections_path = (.*)$", cfg, re.MULTILINE)
         environment = {
             "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS.format(cfg=found[0]),
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.directory / "cp"),
+            # no container finds the connections of another one
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.directory / f"cp{name}"),
             # what it would say in colours is looked for in its words
             "ANSIBLE_NOCOLOR": "1",
         }

@@ -14,8 +14,15 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
 
 ROOT = Path(__file__).parents[4]
-SPECIFICATION = yaml.safe_load((ROOT / "roles/update/meta/argument_specs.yml").read_text())["argument_specs"]["open"]
-OPTIONS: dict[str, dict[str, Any]] = SPECIFICATION["options"]
+
+
+def options(role: str, entry_point: str) -> dict[str, dict[str, Any]]:
+    specification = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())
+    found: dict[str, dict[str, Any]] = specification["argument_specs"][entry_point]["options"]
+    return found
+
+
+OPTIONS = options("update", "open")
 DEFAULTS = {name: option["default"] for name, option in OPTIONS.items()}
 KNOWN = (*DEFAULTS, *_settings.OF_OTHER_PLAYBOOKS)
 
@@ -114,7 +121,10 @@ def test_every_variable_of_ours_is_known():
         used |= set(re.findall(r"(?m)^ *(?:- )?(lab_\w+):", text))
         used |= set(re.findall(r"(?<![\w.'-])(lab_\w+)(?![\w'])", "".join(re.findall(r"\{\{.*?\}\}", text, re.DOTALL))))
     assert used > {"lab_night", "lab_rollback_to", "lab_stage"}
-    assert _settings.check_names({name: ["web"] for name in used}, DEFAULTS) == ([], [])
+    assert _settings.check_names({name: ["web"] for name in used}, [*DEFAULTS, *options("controller", "main")]) == (
+        [],
+        [],
+    )
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
