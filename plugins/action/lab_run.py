@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible_collections.homelab.nixos.plugins import filter as filters
 from ansible_collections.homelab.nixos.plugins.module_utils import (
     _alerts,
@@ -32,9 +33,12 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import L
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
 
 # A run's main process imports this plugin before it forks its workers, one for each task of each host, and they inherit
-# what it has. Otherwise each would compile all filters anew to use one of them, which took a fifth of a night.
+# what it has. Otherwise each would compile our filters and load all that Ansible has to use one of them, which took a
+# fifth and a tenth of a night.
 for _filter in pkgutil.iter_modules(filters.__path__):
     importlib.import_module(f"{filters.__name__}.{_filter.name}")
+for _loader in (filter_loader, test_loader):
+    list(_loader.all())
 
 # Settings with a language of their own, by what takes them apart.
 _LANGUAGES: dict[str, Callable[[Any], object]] = {

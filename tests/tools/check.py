@@ -29,6 +29,7 @@ from tests.lab.lab import Lab
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "tests" / "output"
 VENV = ROOT / ".venv" / "bin"
+KEPT = OUTPUT / "kept"
 TOOLS = ("tests/tools/demo", "tests/tools/sanity", "tests/tools/setup")
 PLAYBOOK_SCRIPTS = tuple(f"playbooks/files/{name}.sh" for name in ("bootstrap", "host-key", "rollback"))
 SCRIPTS = (".ci/run", "nix/boot-guard.sh", "nix/resume.sh", *PLAYBOOK_SCRIPTS, *TOOLS)
@@ -167,6 +168,8 @@ def run(step: Step) -> tuple[int, float]:
         "LAB_NIX": step.nix,
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
     }
+    if step.argv[0] == "pytest":
+        env |= {"PYTHONPATH": str(ROOT / "tests/tools/kept"), "TESTS_KEPT": str(KEPT)}
     began = time.monotonic()
     with step.log.open("wb") as log:
         process = subprocess.Popen(
@@ -266,7 +269,7 @@ def take_down() -> None:
 
 
 def main(what: str = "all") -> int:
-    OUTPUT.mkdir(parents=True, exist_ok=True)
+    KEPT.mkdir(parents=True, exist_ok=True)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     before = abandoned()
