@@ -109,13 +109,16 @@ class ActionModule(LabAction):
         known = [*_specification.options(), *_specification.options("controller", "main")]
         problems, strangers = _settings.check_names(used, known)
         hostvars = task_vars["hostvars"]
-        problems += _settings.check_hosts({name: hostvars.raw_get(name).get("ansible_host") for name in given})
         hosts = []
         for name, settings in given.items():
             found = _specification.typed(settings)
             problems += [Problem((name,), "", words, "") for words in found.problems]
             if not found.problems:
                 hosts.append(Host(name, bool(found.settings["lab_managed"]), found.settings))
+        # who builds may have no part in this night, and is connected to
+        builders = {str(host.settings["lab_flake_host"]) for host in hosts} & set(hostvars)
+        connected = dict.fromkeys([*given, *sorted(builders)])
+        problems += _settings.check_hosts({name: hostvars.raw_get(name).get("ansible_host") for name in connected})
         if len(hosts) == len(given):
             problems += _settings.check_values(hosts, list(task_vars["hostvars"]), _LANGUAGES)
         if problems:

@@ -29,6 +29,10 @@ options:
     description: Whether the host fetches its systems, so that they have to be signed.
     type: bool
     default: false
+  needed:
+    description: Whether a night has anything to do with the host.
+    type: bool
+    default: true
   dry_run:
     description: Whether nothing is to be changed.
     type: bool
@@ -64,9 +68,10 @@ def bootstrap(
     interpreter: str = "",
     installable: str = "",
     pulls: bool = False,
+    needed: bool = True,
     dry_run: bool = False,
 ) -> dict[str, object]:
-    owner = _bootstrap.Owner(interpreter, installable, pulls)
+    owner = _bootstrap.Owner(interpreter, installable, pulls, needed)
     return _bootstrap.report(evidence, owner, dry_run).as_result()
 
 

@@ -17,7 +17,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._nix import PYTHON_R
 from ansible_collections.homelab.nixos.plugins.module_utils._raw import complaint, last, said_in, stdout
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 
-Outcome = Literal["manageable", "pending", "failed", "unreachable"]
+Outcome = Literal["manageable", "pending", "left_alone", "failed", "unreachable"]
 BAD: frozenset[Outcome] = frozenset({"failed", "unreachable"})
 
 SYSTEM_PYTHON = "/run/current-system/sw/bin/python3"
@@ -45,11 +45,15 @@ _UPDATERS = {
 
 @dataclass(frozen=True)
 class Owner:
-    """What the owner says of a host: its interpreter, what a Python is built from, whether it fetches its systems."""
+    """What the owner says of a host: its interpreter, what a Python is built from, whether it fetches its systems.
+
+    C(needed) is whether a night has anything to do with it.
+    """
 
     interpreter: str
     installable: str
     pulls: bool
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def report(evidence: Mapping[str, Any], owner: Owner, dry_run: bool) -> Report:
         if look.get("unreachable"):
             return Report("unreachable", f"It went away: {complaint(look)}")
         return Report("failed", f"{user} may log in, and cannot become root: {complaint(look)} {_BECOME}")
+    if not host.nixos and not owner.needed:
+        return Report("left_alone", "It is no NixOS, and lab_managed is false: no night has anything to do with it.")
     if refused := _refused(host, user):
         return Report("failed", refused, found=(_is(host, user),))
     made = said_in(stdout(python))
@@ -171,7 +177,7 @@ def seen(text: str) -> Seen | None:
     def first(key: str) -> str:
         return said.get(key, [""])[0].strip()
 
-    version, _, path = first("store_python").partition(" ")
+    version, _blank, path = first("store_python").partition(" ")
     return Seen(
         uid=first("uid"),
         nixos=first("nixos"),

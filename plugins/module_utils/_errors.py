@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted_results
 
 
 class LabError(Exception):
@@ -18,7 +18,7 @@ class LabError(Exception):
     def __init__(self, what: str, remedy: str = "", data: Mapping[str, object] | None = None) -> None:
         self.what = redact(what)
         self.remedy = redact(remedy)
-        self.data: dict[str, object] = {name: redacted(value) for name, value in (data or {}).items()}
+        self.data: dict[str, object] = redacted_results(data or {})
         super().__init__(f"{self.what} {self.remedy}".strip())
 
 

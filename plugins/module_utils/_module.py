@@ -11,11 +11,15 @@ from collections.abc import Collection
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact, redacted
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import (
+    redact,
+    redacted,
+    redacted_results,
+)
 
 
 class LabModule(AnsibleModule):
-    """It returns no option that is C(unshown), and leaves results as they are that are C(whole), used and not read."""
+    """It returns no option that is C(unshown) or C(no_log), and leaves results that are C(whole), used and not read."""
 
     def __init__(self, *, unshown: Collection[str] = (), whole: Collection[str] = (), **rest: Any) -> None:
         self._unshown = unshown
@@ -32,6 +36,8 @@ class LabModule(AnsibleModule):
         super().warn(redact(warning), **rest)
 
     def _told(self, result: dict[str, Any]) -> dict[str, Any]:
-        arguments = {name: redacted(value) for name, value in self.params.items() if name not in self._unshown}
-        told = {name: value if name in self._whole else redacted(value) for name, value in result.items()}
-        return {**told, "invocation": {"module_args": arguments}}
+        # Ansible itself looks for their values, and would not find one that has changed here
+        unshown = {*self._unshown, *(name for name, option in self.argument_spec.items() if option.get("no_log"))}
+        arguments = {name: redacted(value) for name, value in self.params.items() if name not in unshown}
+        whole = {name: result[name] for name in self._whole if name in result}
+        return {**redacted_results(result), **whole, "invocation": {"module_args": arguments}}

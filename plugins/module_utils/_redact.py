@@ -18,8 +18,6 @@ _VALUE = r"(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s&\"']+)"
 # of what may be a word of a command line, or of a list that was printed
 _BEFORE, _NEXT_WORD = r"(?<![\w.-])", r"[\"']?(?:\s*,\s*|\s+)"
 
-_Replacement = str | Callable[[re.Match[str]], str]
-
 
 def _user_of_url(found: re.Match[str]) -> str:
     """A password, or a token in the place of a user; a bare user name before a host of ssh is no secret."""
@@ -41,9 +39,17 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 # Whole pages come through here, so none may go over the same text again and again: a run of characters begins where
 # none of them is before it.
-_PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
+_PATTERNS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (_pattern(r"-----BEGIN [a-z0-9 ]*PRIVATE KEY-----[\s\S]*?(?:-----END [a-z0-9 ]*PRIVATE KEY-----|\Z)"), _HIDDEN),
-    # https://user:secret@host and https://token@host, misspelt too
+    # https://user:secret@host, where the secret may not be encoded as it should be; digits before a slash are a port
+    (
+        _pattern(
+            r"(?P<scheme>(?<![a-z0-9+.-])[a-z0-9+.-]+)(?P<slashes>:?\\?/\\?/)"
+            r"[^\s/?#\"\[@:]*:(?![0-9]*[/?#])[^\s\"]{0,500}@"
+        ),
+        rf"\g<scheme>\g<slashes>{_HIDDEN}@",
+    ),
+    # https://token@host, and what is left of the former, misspelt too
     (
         _pattern(r"(?P<scheme>(?<![a-z0-9+.-])[a-z0-9+.-]+)(?P<slashes>:?\\?/\\?/)(?P<user>[^\s/?#\"]*)@"),
         _user_of_url,
@@ -59,7 +65,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
     (
         _pattern(
             r"(?P<head>https?://(?:hooks\.slack\.com/[a-z]+/|(?:[a-z]+\.)?discord(?:app)?\.com/api/webhooks/[0-9]+/"
-            r"|api\.telegram\.org/bot|hc-ping\.com/))[^\s?#\"']+"
+            r"|api\.telegram\.org/bot|hc-ping\.com/|[a-z0-9.-]+\.webhook\.office\.com/|ntfy\.sh/"
+            r"|[a-z0-9.:-]+/(?:api/push/|ping/(?=[0-9a-f]{8}-))))[^\s?#\"']+"
         ),
         rf"\g<head>{_HIDDEN}",
     ),
@@ -81,7 +88,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
     (_pattern(rf"(?P<head>{_BEFORE}[\w.-]*{_NAMES}[\"']?\s?=\s?){_VALUE}"), _value),
     # "password": "secret", X-Auth-Token: secret, and `password: secret` on a line of its own; no sentence has these
     (_pattern(rf"(?P<head>[\"'][\w.-]*{_NAMES}[\"']\s?:\s?){_VALUE}"), _value),
-    (_pattern(rf"(?P<head>{_BEFORE}(?=[\w.]*[_-])[\w.-]*{_NAMES}\s?:\s?){_VALUE}"), _value),
+    (_pattern(rf"(?P<head>(?<![\w./-])(?=[\w.]*[_-])[\w.-]*{_NAMES}\s?:\s?){_VALUE}"), _value),
     (_pattern(rf"(?P<head>(?:^|[{{\n,])[ \t-]*{_NAMES}:[ \t]*){_VALUE}"), _value),
     # --password secret
     (_pattern(rf"(?P<head>{_BEFORE}-[\w-]*{_NAMES}{_NEXT_WORD})(?!-){_VALUE}"), _value),
@@ -95,6 +102,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], _Replacement], ...] = (
         _HIDDEN,
     ),
 )
+# results that go by names of hosts, inputs and stages, which are their owner's: nothing follows from such a name
+_BY_NAMES = ("closed", "current", "failed_systems", "rejected_inputs", "systems")
 _SECRET_NAME = _pattern(rf"[\w.-]*(?:{_NAMES}|access-tokens|authorization)")
 _PIECES = re.compile(r"[\s=:,;\"']+")
 # shorter words are no secrets, and would be found everywhere
@@ -126,6 +135,16 @@ def redacted(value: object) -> object:
         changed = {name: clean for name, one in fields.items() if (clean := redacted(one)) != one}
         return dataclasses.replace(value, **changed) if changed else value
     return value
+
+
+def redacted_results(results: Mapping[str, object]) -> dict[str, object]:
+    """The results of a step, redacted."""
+    return {
+        name: {redacted(key): redacted(one) for key, one in value.items()}
+        if name in _BY_NAMES and isinstance(value, Mapping)
+        else redacted(value)
+        for name, value in results.items()
+    }
 
 
 def without(text: str, words: Iterable[str]) -> str:

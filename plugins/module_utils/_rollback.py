@@ -16,6 +16,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import _boot_loader 
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import Ending, units, verdict
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import is_store_path
 from ansible_collections.homelab.nixos.plugins.module_utils._raw import complaint, last, said_in, stdout
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import name, short
 
 Outcome = Literal["unchanged", "rolled_back", "rollback_failed", "failed", "unreachable", "held"]
@@ -75,7 +76,8 @@ class Standing:
         return self.outcome == "held"
 
     def as_result(self) -> dict[str, object]:
-        return {**vars(self), "bad": self.bad, "due": self.due}
+        # what the activation printed is in it, and nothing else has looked at that
+        return {**vars(self), "reason": redact(self.reason), "bad": self.bad, "due": self.due}
 
 
 def standing(evidence: Mapping[str, Any], run_id: str, reboot: bool, dry_run: bool) -> Standing:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _literal, _nix
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
@@ -341,9 +342,16 @@ def _paths(host: Host) -> Iterator[_Wrong]:
 
 def _alerts(host: Host) -> Iterator[_Wrong]:
     url = _text(host.settings, "lab_alerts_url")
-    if url and not url.startswith(("http://", "https://")):
+    try:
+        good = not url or (urlsplit(url).scheme in ("http", "https") and urlsplit(url).port != 0)
+    except ValueError:
+        good = False
+    if not good:
         what = f"lab_alerts_url is {redact(url)}."
-        yield _Wrong("lab_alerts_url", what, "It begins with http:// or https://, or is left empty.")
+        remedy = (
+            "It is an address that begins with http:// or https://, with a port that is a number, or is left empty."
+        )
+        yield _Wrong("lab_alerts_url", what, remedy)
 
 
 def _flake_source(host: Host) -> Iterator[_Wrong]:

@@ -300,8 +300,10 @@ def _check(one: object, number: int, setting: str) -> UserCheck:
     known = (*_COMMON, *_OPTIONS[kind], *([KEEP_BODY] if kind == "http" else []))
     for option in given:
         if option not in known:
-            raise options.wrong(
-                option, f"A check of kind {kind} knows {', '.join(name for name in known if name != KEEP_BODY)}."
+            # whose value may be anything
+            raise LabError(
+                f"{setting}: the check {name} has an option {option!r}, which is none.",
+                f"A check of kind {kind} knows {', '.join(name for name in known if name != KEEP_BODY)}.",
             )
     place = options.text("from", "It is made from host or controller.", "host")
     if place not in get_args(Place):

@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redacted
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import redacted_results
 
 _POLL = 1.0
 
@@ -35,7 +35,7 @@ class LabAction(ActionBase):
         try:
             # a module begins by writing its options into the host's journal, and nobody knows what is in them
             found = self.perform({**(task_vars or {}), "ansible_no_target_syslog": True})
-            result.update({name: redacted(value) for name, value in found.items()} if self._is_for_people else found)
+            result.update(redacted_results(found) if self._is_for_people else found)
         except LabError as error:
             result.update({"changed": False, **error.data, "failed": True, "msg": str(error)})
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ class Night(Tower):
         }
         self.survey = {name: as_text(answers[name]) for name in DEFAULTS if name not in OF_HOSTS}
         for number, (host, own) in enumerate(variables.items()):
-            kept = {name: value for name, value in own.items() if name not in DEFAULTS}
+            kept = {name: value for name, value in own.items() if name not in (*DEFAULTS, "ansible_control_path_dir")}
             mine = {"lab_managed": as_text(host != "builder"), "lab_stage": "development" if host != "builder" else ""}
             variables[host] = {**kept, **mine, "remote_tower_enabled": "true", "remote_tower_id": number}
             # as docs/awx.md says, for nothing else of a container lasts
@@ -100,7 +101,12 @@ def test_a_job_of_type_check_changes_nothing_and_its_artifacts_say_so(fleet: Fle
 
 def test_a_job_that_fails_for_a_host_has_told_before_what_became_of_all(fleet: Fleet, tower: Night):
     before = fleet.looks()
-    job = tower.job("2", "nightly.yml", answers=tower.survey)
+    canary = f"c4n{secrets.token_hex(12)}"
+    checks = [
+        {"name": "page", "kind": "http", "url": f"http://u:{canary}@127.0.0.1:1/?token={canary}", "level": "wanted"},
+        {"name": "said", "kind": "command", "argv": ["cat", f"/no/{canary}"], "level": "wanted"},
+    ]
+    job = tower.job("2", "nightly.yml", "-vvv", answers={**tower.survey, "lab_checks": json.dumps(checks)})
     assert (job.rc, job.status) == (2, "failed")
     after, target = fleet.looks(), fleet.target("dev")
     assert after["dev"].is_on(target)
@@ -123,6 +129,12 @@ def test_a_job_that_fails_for_a_host_has_told_before_what_became_of_all(fleet: F
     assert moved["path"] == "packages" and moved["before"]["rev"] != moved["after"]["rev"]
     assert result["durations"].keys() == {"update", "build", "total"}
     assert result["hosts"]["dev"]["durations"]["activation"] > 0
+
+    # what AWX keeps of a job and shows to whoever may see it
+    kept = [path for path in (tower.directory / "artifacts/2").rglob("*") if path.is_file()]
+    assert len(kept) > 100
+    assert any(b"No such file or directory" in path.read_bytes() for path in kept)
+    assert [path.name for path in kept if canary.encode() in path.read_bytes()] == []
 
     # the stats come last, after the task that fails; what they hold was set before it
     tasks = [event.get("event_data", {}).get("task") for event in job.events]

@@ -32,7 +32,7 @@ CONFINED = """derivation {
 }
 """
 BUILDING = """[Service]
-Environment=HOME=%S/lab-auto-update
+Environment=HOME=%S/lab-auto-update-controller
 ExecStart=
 ExecStart=/run/current-system/sw/bin/nix build --no-link --print-out-paths --file /srv/confined.nix
 """
@@ -120,7 +120,7 @@ def test_its_service_is_confined_and_its_user_can_change_nothing_that_it_runs(de
     assert exposure is not None and float(exposure[1]) <= 2.0, said
     assert f" and {exposure[1]} with what is below" in DOCS
     more = debian.writable(USER) - debian.writable("nobody")
-    places = ("/var/lib/lab-auto-update", "/var/log/lab-auto-update")
+    places = ("/var/lib/lab-auto-update-controller", "/var/log/lab-auto-update")
     assert more and [path for path in more if not path.startswith(places)] == []
     secrets = debian.sh("stat -c '%U:%G %a' /etc/lab-auto-update/.ssh/id_ed25519 /etc/lab-auto-update/settings.json")
     assert secrets.split("\n")[:2] == [f"root:{USER} 640"] * 2
@@ -213,15 +213,22 @@ def test_uninstalled_nothing_of_it_is_left_and_what_the_owner_put_there_is(
     assert "lab_controller_user is daemon, a user whom this role has not made." in " ".join(refused.output.split())
     assert debian.show("ActiveState", unit="lab-auto-update.timer") == {"ActiveState": "active"}
 
-    debian.sh("echo secret > /etc/lab-auto-update/vault")
+    other = debian.role(lab_controller_state="absent", lab_controller_user="night").wait()
+    assert f"the nights that are installed here are those of {USER}." in " ".join(other.output.split())
+    nobody = debian.role(lab_controller_state="absent", lab_controller_hosts="controler").wait()
+    assert nobody.rc == 2
+    assert "lab_controller_hosts is controler, which is no host of this run." in " ".join(nobody.output.split())
+    assert debian.show("ActiveState", unit="lab-auto-update.timer") == {"ActiveState": "active"}
+
+    debian.sh("cd /etc/lab-auto-update; echo secret > vault; echo secret > .ssh/mine")
     night = debian.role(lab_controller_state="absent").wait()
     assert night.rc == 0, night.output
     left = {line.split()[0] for line in debian.snapshot() ^ before}
-    assert left == {"/etc/lab-auto-update", "/etc/lab-auto-update/vault"}
+    assert left == {f"/etc/lab-auto-update{path}" for path in ("", "/vault", "/.ssh", "/.ssh/mine")}
 
-    debian.sh("rm /etc/lab-auto-update/vault")
+    debian.sh("cd /etc/lab-auto-update; rm vault .ssh/mine")
     again = debian.role(lab_controller_state="absent").wait()
-    # nothing but the directory that has become empty
+    # nothing but the directories that have become empty
     assert (again.rc, changed(again)) == (0, 1), again.output
     assert debian.snapshot() == before
     assert debian.lab.read("dev", INVENTORY) and debian.lab.read("dev", PROGRAM) is None

@@ -54,10 +54,14 @@ def test_the_context_has_what_the_controller_needs_and_its_requirements_install(
     wanted = {line.split("#")[0].strip() for line in files["pip"].read_text().splitlines()}
     assert wanted == pinned("requirements.txt")
 
-    # as in an environment without anything
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report=-"]
-    runner = DEFINITION["dependencies"]["ansible_runner"]["package_pip"]
-    report = json.loads(run(*pip, "-r", files["pip"], runner))
+    # as in an environment without anything, for the Python of the image
+    needed = DEFINITION["dependencies"]
+    version = needed["python_interpreter"]["package_system"].removeprefix("python")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--report=-"]
+    python = [f"--python-version={version}", "--only-binary=:all:", f"--target={tmp_path / 'site'}"]
+    runner = needed["ansible_runner"]["package_pip"]
+    report = json.loads(run(*pip, *python, "-r", files["pip"], runner))
+    assert all((tmp_path / "site" / name).is_dir() for name in ("ansible", "jmespath", "ansible_runner"))
     installed = {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in report["install"]}
     assert {*wanted, runner} <= installed
 

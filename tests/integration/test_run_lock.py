@@ -23,7 +23,7 @@ def hosts(tmp_path: Path) -> Nowhere:
 def first(hosts: Nowhere) -> Iterator[Running]:
     """A night that has come as far as its hosts, and waits for them to answer."""
     hosts.hang()
-    running = hosts.begin("nightly.yml", "-e", "lab_push_key=secret", ANSIBLE_LOG_PATH=str(hosts.directory / "log"))
+    running = hosts.begin("nightly.yml", "-e", "lab_push_key=/secret", ANSIBLE_LOG_PATH=str(hosts.directory / "log"))
     until(lambda: hosts.contacts() > 0, 300, "the first run contacts its hosts", 0.05)
     yield running
     if running.process.poll() is None:

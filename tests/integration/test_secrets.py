@@ -29,7 +29,7 @@ PASSWORD = "the password of the vault"
 # Where each secret is to begin with. Ansible, Nix and the hosts have to be given them; nobody else has to keep them.
 KINDS = (
     *("user_of_input", "query_of_input", "access_token", "substituter", "alerts_user", "alerts_query"),
-    *("become_password", "vault", "command", "echoed", "page"),
+    *("become_password", "vault", "command", "echoed", "page", "webhook"),
 )
 CANARIES = {kind: f"c4n{secrets.token_hex(12)}" for kind in KINDS}
 # What the owner wrote himself stays: the flake, its lock, and what Nix and git keep of both (docs/security.md).
@@ -173,6 +173,9 @@ def test_no_canary_is_found_anywhere_after_nights_that_fail_in_many_ways(fleet: 
             "level": "wanted",
         },
     ]
+    checks.append({**checks[-1], "name": "hook", "url": f"http://127.0.0.1:1/api/push/{CANARIES['webhook']}?status=up"})
+    # where docs/security.md has it
+    lab.write("builder", "/etc/nix/local.conf", f"access-tokens = example.org={CANARIES['access_token']}\n")
     nix = {"substituters": f"http://u:{CANARIES['substituter']}@127.0.0.1:1"}
     inventory = {
         "all": {

@@ -10,6 +10,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._redact import (
     redact,
     redacted,
     redacted_argv,
+    redacted_results,
     without,
 )
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 ALPHABET = string.ascii_letters + string.digits + "-._~+"
 SECRETS = st.text(ALPHABET, min_size=8, max_size=60).map(lambda text: f"s3{text}")
 # what a password may have in a URL, badly encoded as people do it
-PASSWORDS = st.text(ALPHABET + "!$&'()*,;=:@%", min_size=8, max_size=60).map(lambda text: f"s3{text}")
+PASSWORDS = st.text(ALPHABET + "!$&'()*,;=:@%/?#", min_size=8, max_size=60).map(lambda text: f"s3{text}")
 NAMES = st.sampled_from(["password", "token", "secret", "api_key", "lab_webhook_token", "ANSIBLE_BECOME_PASSWORD"])
 KINDS = {
     "user and password in a URL": (PASSWORDS, "fetching 'https://user:{}@example.org/x.tar.gz' failed"),
@@ -48,6 +49,10 @@ KINDS = {
     "discord": (SECRETS, "https://discord.com/api/webhooks/1234/{}"),
     "telegram": (SECRETS, "https://api.telegram.org/bot{}/sendMessage"),
     "healthchecks": (SECRETS, "https://hc-ping.com/{}/fail"),
+    "healthchecks of one's own": (SECRETS, "https://hc.example.org/ping/0b7a2c1d-{}"),
+    "Teams": (SECRETS, "https://lab.webhook.office.com/webhookb2/{}"),
+    "Uptime Kuma": (SECRETS, "http://kuma.example.org:3001/api/push/{}?status=up"),
+    "ntfy": (SECRETS, "https://ntfy.sh/{}"),
     "github": (st.text(string.ascii_letters + string.digits, min_size=20, max_size=40).map("ghp_{}".format), "not {}."),
     "gitlab": (st.text(string.ascii_letters + string.digits, min_size=20, max_size=40).map("glpat-{}".format), "({})"),
     "signing key of Nix": (
@@ -60,6 +65,8 @@ KINDS = {
 # what programs and this collection say, and nothing of it is a secret
 PLAIN = (
     "ssh-ng://root@web",
+    "http://mon:9090/alerts@web",
+    "/run/secrets/db-password: No such file or directory",
     "git+ssh://git@example.org/repo?ref=main&rev=1a2b3c",
     "https://example.org/nixpkgs/archive/nixos-unstable.tar.gz?narHash=sha256-AAAA%3D",
     "error: attribute 'web' missing",
@@ -116,6 +123,12 @@ def test_in_data_a_secret_is_known_by_its_name_and_nothing_else_changes(secret: 
     assert (clean["count"], clean["log"]) == (7, None)
     assert ("fine", 3, None, True) in clean.values()
     assert redacted(clean) == clean
+
+
+@pytest.mark.parametrize("host", ["vault-secret", "token", "access-tokens"])
+def test_the_name_of_a_host_hides_nothing(host: str):
+    results = {"systems": {host: "/nix/store/x"}, "current": {host: 1795312200}, "failed_systems": {host: "?token=x"}}
+    assert redacted_results(results) == {**results, "failed_systems": {host: "?token=***"}}
 
 
 @given(SECRETS, st.sampled_from(["access-tokens", "--password", "extra-access-tokens", "--api-key"]))

@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.homelab.nixos.plugins.action.lab_run import _LANGUAGES
 from ansible_collections.homelab.nixos.plugins.module_utils import (
     _ask_checks,
@@ -38,6 +37,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import Deadline, Git, find_place
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _specification
 
 from tests.unit.test_settings import DEFAULTS, ROOT, SPECIFICATION
 
@@ -202,21 +202,13 @@ TYPES = ("bool", "int")
 
 def problems(setting: str, value: object) -> list[str]:
     """What stops a run over one host, before any host is contacted."""
-    types = {
-        name: {
-            key: "str" if option[key] == "path" else option[key]
-            for key in ("type", "elements", "choices")
-            if key in option
-        }
-        for name, option in OPTIONS.items()
-    }
     settings = DEFAULTS | {"lab_attribute": 'a."web"', "lab_flake_host": "web", setting: value}
     if setting in ("lab_cache", "lab_substituters"):
         settings["lab_delivery"] = "pull"
-    found = ArgumentSpecValidator(types).validate(settings)
-    if found.error_messages:
-        return list(found.error_messages)
-    host = Host("web", True, found.validated_parameters)
+    found = _specification.typed(settings)
+    if found.problems:
+        return list(found.problems)
+    host = Host("web", True, found.settings)
     told = [_settings.sentences([each], ["web"]) for each in _settings.check_values([host], ["web"], _LANGUAGES)]
     return told or _unplanned(host.settings)
 
@@ -243,6 +235,23 @@ def test_every_setting_says_how_it_takes_hostile_values():
 def test_hostile_values_are_refused_by_name_or_passed_word_for_word(setting: str, tmp_path: Path):
     for kind, text in HOSTILE.items():
         _is_taken_as_the_table_says(setting, WAYS.get(setting, Way(itself)), kind, text, tmp_path)
+
+
+@pytest.mark.parametrize("setting", [name for name, option in OPTIONS.items() if option["type"] in ("list", "dict")])
+def test_they_are_no_better_as_the_text_of_a_survey(setting: str):
+    way = WAYS[setting]
+    for kind, text in HOSTILE.items():
+        told = problems(setting, json.dumps(way.put(text)))
+        if kind in way.passes:
+            assert told == [], kind
+        else:
+            assert any(setting in sentence for sentence in told), (kind, told)
+
+
+@pytest.mark.parametrize("between", ["\n", ", "])
+def test_a_hostile_line_of_a_list_is_refused_by_the_name_of_its_setting(between: str):
+    (told,) = problems("lab_inputs", f"nixpkgs{between}{HOSTILE['option']}")
+    assert "lab_inputs" in told
 
 
 def _is_taken_as_the_table_says(setting: str, way: Way, kind: str, text: str, directory: Path) -> None:

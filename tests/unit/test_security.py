@@ -64,14 +64,24 @@ def test_such_lines_would_be_found(line: str):
 
 def test_the_whole_of_the_settings_is_logged_nowhere():
     """A fact is shown at -v: those that are made of all settings, or of checks, are not."""
-    made_of_settings = r"ansible\.builtin\.vars|__lab_checks|opened\.shared|night\.settings|lookup\(.*lab_left"
+    made_of_settings = (
+        r"ansible\.builtin\.vars|__lab_checks|opened\.shared|night\.settings|lookup\(.*lab_left"
+        r"|__lab_(?:set|host|gates|left_for_boot|run)\b(?![.'])"
+    )
+    without_secrets = {
+        "Note whether it is this host's turn",
+        "Note the batches of the rollout",
+        "Note what is set for this host",
+    }
     facts = {}
     for path in [*(ROOT / "roles").rglob("tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml")]:
         for task in _tasks(yaml.safe_load(path.read_text())):
-            if re.search(made_of_settings, f"{task.get('ansible.builtin.set_fact', '')} {task.get('loop', '')}"):
-                facts[str(task["name"])] = task.get("no_log")
+            if task.get("name") not in without_secrets and re.search(
+                made_of_settings, f"{task.get('ansible.builtin.set_fact', '')} {task.get('loop', '')}"
+            ):
+                facts[f"{path.stem}: {task['name']}"] = task.get("no_log")
     assert len(facts) >= 5
-    assert set(facts.values()) == {True}
+    assert {name for name, hidden in facts.items() if not hidden} == without_secrets
 
 
 def _tasks(data: object) -> list[dict[str, object]]:
@@ -96,7 +106,10 @@ class Ours(LabModule):
 
     def __init__(self) -> None:
         self._unshown, self._whole = ["checks"], ["bodies"]
+        self.argument_spec = {"resume": {"type": "str", "no_log": True}, "n": {"type": "int"}}
         self.params = {
+            # Ansible looks for the whole of it, which redaction would have changed
+            "resume": f"https://user:password@example.org {SECRET}",
             "store": f"s3://u:{SECRET}@cache",
             "checks": [SECRET],
             "options": {"access-tokens": SECRET},

@@ -55,6 +55,15 @@ def test_a_host_that_does_not_answer_is_unreachable():
     assert told.reason == "It went away: Failed to connect to the host via ssh: Connection refused."
 
 
+def test_a_machine_that_is_no_nixos_is_a_failure_unless_no_night_has_anything_to_do_with_it():
+    debian = look(nixos="")
+    assert judge(look=debian).outcome == "failed"
+    told = judge(Owner("", "", False, needed=False), look=debian)
+    assert (told.outcome, told.due, told.as_result()["bad"]) == ("left_alone", False, False)
+    # a builder is looked at like any other
+    assert judge(Owner("", "", False, needed=False), look=look()).outcome == "pending"
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -178,8 +178,9 @@ def test_a_number_out_of_its_bounds_is_told_with_them(name: str):
         ({"lab_hold_file": "hold"}, "lab_hold_file has 'hold'. It is an absolute path."),
         (
             {"lab_alerts_url": "prometheus:9090"},
-            "lab_alerts_url is prometheus:9090. It begins with http:// or https://",
+            "lab_alerts_url is prometheus:9090. It is an address that begins with http:// or https://",
         ),
+        ({"lab_alerts_url": "http://u:ab/cd@mon:9090"}, "lab_alerts_url is http://***@mon:9090. It is an address"),
     ],
 )
 def test_what_cannot_be_meant_is_told_with_the_setting_its_value_and_the_remedy(settings: dict[str, Any], told: str):
