@@ -91,7 +91,7 @@ def test_a_night_needs_no_state_and_no_user_of_the_jobs_container(tmp_path: Path
     assert set(night.outcomes.values()) == {"unreachable"}
     assert "WARNING" not in night.output
     # its home is all it writes to, and nothing is left of the run
-    assert {path.name for path in tmp_path.iterdir()} == {"runner", "hosts.json", "ssh", "calls"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runner", "hosts.json", "ssh", "calls", "cp"}
     assert (notes := home / ".local/state/lab-auto-update").is_dir() and not (notes / "run.json").exists()
 
     # one that cannot be written to is said, and in nobody's way
