@@ -155,7 +155,8 @@ def test_a_host_whose_key_nobody_knows_is_refused_and_nobody_is_asked(fleet: Fle
     tower.known_hosts.write_text("")
     # the default of ssh, which the lab's own file overrides
     words = f"-F {fleet.lab.ssh_config} -o StrictHostKeyChecking=ask -o UserKnownHostsFile={tower.known_hosts}"
-    job = tower.job("6", "playbooks/health.yml", "-l", "dev", timeout=180, answers={"ansible_ssh_common_args": words})
+    answers = {**tower.survey, "ansible_ssh_common_args": words}
+    job = tower.job("6", "playbooks/health.yml", "-l", "dev", timeout=180, answers=answers)
     tower.known_hosts.write_text(known)
     assert (job.rc, job.status) == (2, "failed")
     assert "Host key verification failed" in job.stdout
