@@ -112,6 +112,13 @@ def test_again_it_changes_nothing(debian: Debian, installed: Night):
     assert (night.rc, changed(night)) == (0, 0), night.output
 
 
+def test_another_schedule_holds_at_once(debian: Debian, installed: Night):
+    other = {**OPTIONS, "lab_controller_schedule": "04:44"}
+    night = debian.role(**other, lab_controller_known_hosts=debian.known_hosts()).wait()
+    assert night.rc == 0, night.output
+    assert " 04:44:00 " in debian.sh("systemctl list-timers --no-pager --no-legend lab-auto-update.timer")
+
+
 def test_its_service_is_confined_and_its_user_can_change_nothing_that_it_runs(debian: Debian, installed: Night):
     units = "/etc/systemd/system/lab-auto-update*.*"
     assert debian.sh(f"systemd-analyze verify --man=no --recursive-errors=no {units} 2>&1") == ""
