@@ -105,7 +105,7 @@ def test_a_malformed_check_is_named_before_anything_is_asked(lab: Lab, module: M
     checks = [{"name": "dns", "kind": "tcp", "prot": 53}]
     # nobody is there
     result = module(HOST, "lab_health_check", {"checks": checks}, ansible_host="198.18.0.99")
-    assert result["msg"].startswith("checks: the check dns has prot 53.")
+    assert result["msg"].startswith("checks: the check dns has an option 'prot', which is none.")
     assert (result["healthy"], result["checks"]) == (False, [])
     assert time.monotonic() - began < 8
 
