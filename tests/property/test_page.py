@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _html, _letter, _night, _page
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -35,11 +36,22 @@ ATTACKS = (
     "\\*",
 )
 SAID = st.one_of(
-    st.sampled_from(ATTACKS),
     st.text(max_size=60),
     st.text("<>&\"'`*_[]()#!|\\~-+=.:/ \n\r\t1a", max_size=40),
 )
 NAMES = SAID.filter(bool)
+Test = Callable[..., None]
+
+
+def attacked(*parameters: str) -> Callable[[Test], Test]:
+    """Try each attack in these parameters, whatever else is tried."""
+
+    def decorate(test: Test) -> Test:
+        for attack in ATTACKS:
+            test = example(**dict.fromkeys(parameters, attack))(test)
+        return test
+
+    return decorate
 
 
 def results(said: str, name: str) -> dict[str, Any]:
@@ -63,7 +75,8 @@ def skeleton(page: str) -> list[tuple[str, list[str]]]:
     return [(tag, sorted(attributes)) for tag, attributes, _text in Elements(page).found]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
+@attacked("said", "name")
 @given(SAID, NAMES)
 def test_a_page_has_the_same_elements_whatever_was_said_and_shows_it(said: str, name: str):
     name = f"host {name}"
@@ -77,7 +90,8 @@ def test_a_page_has_the_same_elements_whatever_was_said_and_shows_it(said: str, 
     assert not said.strip() or " ".join(_html.visible(said).split()) in lines
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
+@attacked("said")
 @given(SAID)
 def test_an_index_has_the_same_elements_whatever_was_said(said: str):
     def index(text: str) -> str:
@@ -87,7 +101,8 @@ def test_an_index_has_the_same_elements_whatever_was_said(said: str):
     assert skeleton(index(said)) == skeleton(index("x"))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
+@attacked("said")
 @given(SAID)
 def test_a_word_in_an_attribute_or_an_element_comes_back_as_it_was(said: str):
     [(name, attributes, text)] = Elements(_html.tag("p", said, title=said)).found
@@ -109,7 +124,8 @@ def lines(said: str) -> str:
     return "\n".join("x" for line in _html.visible(said).split("\n") if line.strip())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
+@attacked("said", "name")
 @given(SAID, NAMES)
 def test_a_letter_in_markdown_has_the_same_shape_whatever_was_said(said: str, name: str):
     given_, plain = results(said, f"host {name}"), results(lines(said), "host x")
@@ -117,7 +133,8 @@ def test_a_letter_in_markdown_has_the_same_shape_whatever_was_said(said: str, na
     _letter.markdown(given_).encode()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
+@attacked("said", "name")
 @given(SAID, NAMES)
 def test_a_letter_in_plain_text_has_our_headings_only_and_a_subject_is_one_line(said: str, name: str):
     given_ = results(said, f"host {name}")
