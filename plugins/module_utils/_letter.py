@@ -91,7 +91,7 @@ def _blocks(
     yield Block("text", headline(night))
     if night.dry_run:
         yield Block("text", "A dry run: nothing was changed.")
-    last = trend(night, former, NIGHTS, optional)
+    last = trend(night, former, optional)
     bad = [host for host in night.hosts if host.bad]
     if bad or night.failed:
         yield Block("heading", "What to do now")
@@ -120,11 +120,11 @@ def _blocks(
     for host in night.hosts:
         yield Block("item", _host(host, night))
     yield Block("heading", "Last nights")
-    for each in last.nights:
+    for each in last.newest(NIGHTS).nights:
         counts = ", ".join(f"{count} {word}" for word, count in each.counts.items()) or "no host"
         yield Block("item", f"{clock(each.began, zone):%Y-%m-%d %H:%M} {each.verdict}: {counts}")
-    for sentence in last.unreadable:
-        yield Block("item", f"A night is missing here: {sentence}")
+    for sentence in last.missing:
+        yield Block("item", sentence)
     yield Block("heading", "About this run")
     yield Block("text", f"Run {night.run_id}, {duration_words(night.seconds)}.")
 

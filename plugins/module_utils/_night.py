@@ -50,6 +50,7 @@ PLAYBOOK = "ansible-playbook playbooks/{}.yml"
 _NAMES_SHOWN = 3
 _FAILURE_SHOWN = 200
 _VALUE_SHOWN = 60
+_MISSING_SHOWN = 3
 _LONGEST = 100 * 365 * 86400
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _T = TypeVar("_T")
@@ -139,10 +140,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Trend:
-    """The last nights, the newest first, without dry runs; C(unreadable) says why others are not among them."""
+    """Nights up to one of them, the newest first, without dry runs; C(missing) says why others are not among them."""
 
     nights: tuple[Night, ...]
-    unreadable: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def newest(self, most: int) -> Trend:
+        return Trend(self.nights[:most], self.missing)
 
     @property
     def good(self) -> int:
@@ -170,7 +174,7 @@ class Trend:
 
 def read(result: Mapping[str, Any], optional: Collection[str] = ()) -> Night:
     """Return the night that C(result) tells of. C(optional) are hosts of which nobody minds that they are off."""
-    version = result.get("version")
+    version = _typed(result, Mapping, "The result").get("version")
     if version != VERSION:
         raise Unreadable(
             f"The result of a night has version {_shown(version)}, and only version {VERSION} is understood."
@@ -193,23 +197,24 @@ def read(result: Mapping[str, Any], optional: Collection[str] = ()) -> Night:
     )
 
 
-def trend(tonight: Night, former: Sequence[Mapping[str, Any]], most: int, optional: Collection[str] = ()) -> Trend:
-    """The last nights up to this one, at most so many. C(former) are results, the newest last."""
-    nights, unreadable = read_all(former, optional)
+def trend(tonight: Night, former: Sequence[Mapping[str, Any]], optional: Collection[str] = ()) -> Trend:
+    """The nights up to this one. C(former) are results, the newest last."""
+    nights, missing = read_all(former, optional)
     before = [night for night in nights if not night.dry_run and night.run_id != tonight.run_id]
-    shown = before if tonight.dry_run else [tonight, *before]
-    return Trend(tuple(shown[:most]), tuple(unreadable))
+    return Trend(tuple(before if tonight.dry_run else [tonight, *before]), tuple(missing))
 
 
 def read_all(results: Sequence[Mapping[str, Any]], optional: Collection[str] = ()) -> tuple[list[Night], list[str]]:
-    """The nights of C(results), the newest first, and a sentence for each one that cannot be read."""
-    nights, unreadable = [], []
+    """The nights of C(results), the newest first, and sentences about those that cannot be read."""
+    nights: list[Night] = []
+    missing: list[str] = []
     for result in reversed(results):
         try:
             nights.append(read(result, optional))
         except Unreadable as error:
-            unreadable.append(str(error))
-    return nights, unreadable
+            missing.append(f"A night is missing here: {error}")
+    more = len(missing) - _MISSING_SHOWN
+    return nights, [*missing[:_MISSING_SHOWN], f"And {more} more."] if more > 0 else missing
 
 
 def headline(night: Night) -> str:
@@ -237,7 +242,7 @@ def headline(night: Night) -> str:
     return printable(said)
 
 
-def subject(night: Night, lab: str = "") -> str:
+def subject(night: Night, lab: str = "", zone: datetime.tzinfo = datetime.UTC) -> str:
     """The subject of a mail: the verdict, the day, and why."""
     counts = ", ".join(f"{count} {word}" for word, count in night.counts.items())
     bad = [host for host in night.hosts if host.bad]
@@ -247,7 +252,7 @@ def subject(night: Night, lab: str = "") -> str:
     else:
         why = headline(night) if night.failed or not night.hosts else counts
     prefix = f"[{lab}] " if lab else ""
-    return printable(f"{prefix}{title(night)}: {why}")
+    return printable(f"{prefix}{title(night, zone)}: {why}")
 
 
 def title(night: Night, zone: datetime.tzinfo = datetime.UTC) -> str:

@@ -72,7 +72,7 @@ def page(
     are hosts of which nobody minds that they are off.
     """
     night = read(result, optional)
-    last = trend(night, former, NIGHTS, optional)
+    last = trend(night, former, optional)
     return _document(
         f"{title(night, zone)}{f' · {lab}' if lab else ''}",
         tag(
@@ -86,7 +86,7 @@ def page(
             _left(night, playbook),
             _changed(night),
             _timeline(night, zone),
-            _trend(last, night, zone),
+            _trend(last.newest(NIGHTS), night, zone),
             id="main",
         ),
         _about(night, zone),
@@ -101,7 +101,7 @@ def index(
     optional: Collection[str] = (),
 ) -> str:
     """The index of the nights of C(results), the newest last, each of which has its page beside it."""
-    nights, unreadable = read_all(results, optional)
+    nights, missing = read_all(results, optional)
     rows = [
         tag(
             "tr",
@@ -116,7 +116,7 @@ def index(
     return _document(
         f"Nights{f' · {lab}' if lab else ''}",
         tag("header", tag("h1", f"Nights{f' of {lab}' if lab else ''}")),
-        tag("main", table if rows else tag("p", "There is none yet."), _unreadable(unreadable), id="main"),
+        tag("main", table if rows else tag("p", "There is none yet."), _missing(missing), id="main"),
     )
 
 
@@ -292,7 +292,7 @@ def _bar_step(span: Span, window: tuple[float, float]) -> Html:
 
 def _trend(last: Trend, tonight: Night, zone: datetime.tzinfo) -> Html:
     if not last.nights:
-        return _section("trend", "Last nights", tag("p", "There is none yet."), _unreadable(last.unreadable))
+        return _section("trend", "Last nights", tag("p", "There is none yet."), _missing(last.missing))
     rows = [
         tag(
             "tr",
@@ -313,7 +313,7 @@ def _trend(last: Trend, tonight: Night, zone: datetime.tzinfo) -> Html:
         *(tag("th", text, scope="col") for text in ("Hosts", "Took")),
     )
     table = tag("table", tag("caption", "The newest first"), tag("thead", head), tag("tbody", *rows), class_="trend")
-    return _section("trend", "Last nights", tag("p", said), table, _unreadable(last.unreadable))
+    return _section("trend", "Last nights", tag("p", said), table, _missing(last.missing))
 
 
 def _shares(night: Night) -> Html:
@@ -365,8 +365,8 @@ def _said(text: str) -> str:
     return tag("p", clipped(text, _REASON_SHOWN), class_="said") if text else ""
 
 
-def _unreadable(sentences: Sequence[str]) -> str:
-    return tag("ul", *(tag("li", f"A night is missing here: {text}") for text in sentences)) if sentences else ""
+def _missing(sentences: Sequence[str]) -> str:
+    return tag("ul", *(tag("li", text) for text in sentences)) if sentences else ""
 
 
 def _outcome(word: str) -> Html:

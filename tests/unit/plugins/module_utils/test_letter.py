@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _letter
+from ansible_collections.homelab.nixos.plugins.module_utils import _letter, _page
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word
 
 from tests import nights
@@ -73,3 +73,10 @@ def test_a_dry_run_and_a_run_that_could_not_begin_say_so():
     text = _letter.plain(failed)
     assert "  The run failed.\n    Nothing could be prepared: no.\n" in text
     assert "        ansible-playbook playbooks/nightly.yml\n" in text
+
+
+def test_letter_and_page_count_the_bad_nights_of_a_host_alike_however_many_they_are():
+    former = [nights.of_many(1, number, ("lost",)) for number in range(20, 0, -1)]
+    tonight = nights.of_many(1, words=("lost",))
+    assert "app00: lost, 21 nights in a row" in _letter.plain(tonight, former)
+    assert "it ended badly in 21 nights in a row" in _page.page(tonight, former)

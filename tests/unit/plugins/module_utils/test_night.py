@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shlex
 from typing import Any, get_args
@@ -84,6 +85,8 @@ def test_the_subject_says_the_verdict_first_and_is_one_line():
     assert _night.subject(of("pending")) == "Mixed night of 2026-11-22: 1 pending"
     assert _night.subject(of("held", failed=True, failure="Nothing was built.")).endswith(": Nothing was built.")
     assert _night.subject(of("unchanged", dry_run=True)) == "Good dry run of 2026-11-22: 1 unchanged"
+    east = datetime.timezone(datetime.timedelta(hours=-3))
+    assert _night.subject(of("pending"), zone=east) == "Mixed night of 2026-11-21: 1 pending"
     host = {"a\r\nBcc: all@example.org": nights.host("x", "lost")}
     assert not set("\r\n") & set(_night.subject(_night.read(nights.night(host)), "home\n"))
 
@@ -182,11 +185,21 @@ def test_the_trend_counts_this_night_and_no_dry_run_and_says_what_it_cannot_read
         nights.night({"web": nights.host("web", "lost")}, 1),
     ]
     tonight = _night.read(nights.night({"web": nights.host("web", "failed")}))
-    trend = _night.trend(tonight, [*former, nights.night({"web": nights.host("web", "failed")})], 14)
+    again = nights.night({"web": nights.host("web", "failed")})
+    trend = _night.trend(tonight, [*former, again])
     assert [night.run_id[-1] for night in trend.nights] == ["0", "1", "4"]
     assert (trend.good, trend.reboots, trend.streak("web"), trend.streak("nas")) == (1, 2, 2, 0)
-    assert trend.unreadable == ("The result of a night has version 2, and only version 1 is understood.",)
-    assert len(_night.trend(tonight, former, 2).nights) == 2
+    assert trend.missing == (
+        "A night is missing here: The result of a night has version 2, and only version 1 is understood.",
+    )
+    assert len(trend.newest(2).nights) == 2
+
+
+def test_of_many_results_that_cannot_be_read_some_are_told_and_all_are_counted():
+    missing = _night.read_all([{"version": number} for number in range(2, 12)] + [[]])[1]  # type: ignore[list-item]
+    assert missing[0] == "A night is missing here: The result of a night is [], which is no mapping."
+    assert len(missing) == 4
+    assert missing[3] == "And 8 more."
 
 
 @pytest.mark.parametrize(
