@@ -125,7 +125,7 @@ class Night:
 
     @property
     def counts(self) -> dict[str, int]:
-        counted = Counter(host.word for host in self.hosts)
+        counted: Counter[str] = Counter(host.word for host in self.hosts)
         return {word: counted[word] for word in WORST_FIRST if word in counted}
 
 
@@ -174,13 +174,13 @@ class Trend:
 
 def read(result: Mapping[str, Any], optional: Collection[str] = ()) -> Night:
     """Return the night that C(result) tells of. C(optional) are hosts of which nobody minds that they are off."""
-    version = _typed(result, Mapping, "The result").get("version")
+    version = _mapping(result, "The result").get("version")
     if version != VERSION:
         raise Unreadable(
             f"The result of a night has version {_shown(version)}, and only version {VERSION} is understood."
         )
     durations = _numbers(result, "durations")
-    hosts = [_host(name, _typed(told, Mapping, name), name in optional) for name, told in _hosts(result).items()]
+    hosts = [_host(name, _mapping(told, name), name in optional) for name, told in _hosts(result).items()]
     return Night(
         run_id=checked_run_id(result.get("run_id")),
         began=_number(result.get("began"), "began", LAST_TIME),
@@ -190,7 +190,7 @@ def read(result: Mapping[str, Any], optional: Collection[str] = ()) -> Night:
         failed=result.get("failed") is not False,
         failure=_text(result, "failure"),
         hosts=tuple(sorted(hosts, key=lambda host: (WORST_FIRST.index(host.word), host.name))),
-        inputs=tuple(_input(_typed(one, Mapping, "inputs")) for one in _list(result, "inputs")),
+        inputs=tuple(_input(_mapping(one, "inputs")) for one in _list(result, "inputs")),
         lock_hash=_text(result, "lock_hash"),
         durations=durations,
         spans=_spans(result),
@@ -398,11 +398,11 @@ def _system(path: str) -> str:
 
 
 def _hosts(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _typed(result.get("hosts"), Mapping, "hosts")
+    return _mapping(result.get("hosts"), "hosts")
 
 
 def _host(name: str, told: Mapping[str, Any], optional: bool) -> Host:
-    word = told.get("outcome")
+    word: Any = told.get("outcome")
     if word not in get_args(Word):
         raise Unreadable(f"The outcome of {name} is {_shown(word)}, which is none.")
     return Host(
@@ -428,7 +428,7 @@ def _input(one: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _locked(one: Mapping[str, Any], side: str) -> Mapping[str, Any]:
-    locked = _typed(one[side], Mapping, side)
+    locked = _mapping(one[side], side)
     when = locked.get("last_modified")
     return {
         **{key: _text(locked, key) for key in ("url", "rev", "nar_hash")},
@@ -437,7 +437,7 @@ def _locked(one: Mapping[str, Any], side: str) -> Mapping[str, Any]:
 
 
 def _spans(told: Mapping[str, Any]) -> tuple[Span, ...]:
-    spans = (_typed(one, Mapping, "spans") for one in _list(told, "spans"))
+    spans = (_mapping(one, "spans") for one in _list(told, "spans"))
     read = (
         Span(
             _text(one, "step"),
@@ -450,7 +450,7 @@ def _spans(told: Mapping[str, Any]) -> tuple[Span, ...]:
 
 
 def _numbers(told: Mapping[str, Any], key: str) -> dict[str, float]:
-    given = _typed(told.get(key) or {}, Mapping, key)
+    given = _mapping(told.get(key) or {}, key)
     return {str(name): _number(seconds, str(name), _LONGEST) for name, seconds in given.items()}
 
 
@@ -474,6 +474,12 @@ def _list(told: Mapping[str, Any], key: str) -> Sequence[Any]:
 
 def _shown(value: object) -> str:
     return clipped(repr(value), _VALUE_SHOWN)
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Unreadable(f"{what} of a night is {_shown(value)}, which is no mapping.")
+    return value
 
 
 def _typed(value: Any, wanted: type[_T], what: str) -> _T:

@@ -218,20 +218,20 @@ def _changed(night: Night) -> Html:
         _table("Packages", ("Package", "Hosts"), rows) if rows else "",
         _table(
             "Hosts",
-            ("Host", "Outcome", "System", "Closure", "Rebooted"),
+            ("Host", "Outcome", "System"),
             [_host_row(host, night) for host in night.hosts],
         ),
     )
 
 
 def _host_row(host: Host, night: Night) -> Html:
+    grown = closure(host, night)
+    told = (change(host), f"closure {grown}" if grown else "", "rebooted" if host.rebooted else "")
     return tag(
         "tr",
         tag("th", host.name, scope="row"),
         tag("td", _outcome(host.word)),
-        tag("td", change(host)),
-        tag("td", closure(host, night), class_="number"),
-        tag("td", "yes" if host.rebooted else "no"),
+        tag("td", ", ".join(filter(None, told))),
     )
 
 

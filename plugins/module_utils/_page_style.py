@@ -98,7 +98,7 @@ table{border-collapse:collapse;width:100%;font-size:.95rem}
 caption{text-align:left;color:var(--soft);padding:.2rem 0}
 th,td{text-align:left;vertical-align:top;padding:.3rem .75rem .3rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}
-tbody th{font-weight:600}
+tbody th{font-weight:600;min-width:5.5rem}
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 svg{display:block;width:100%;overflow:hidden}
 .bar{height:1.2rem;background:var(--raised)}
@@ -123,7 +123,6 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.9rem}
  .timeline li{grid-template-columns:minmax(0,1fr)}
  .timeline li.axis-row .took,.timeline li.axis-row .name,.trend .drawn{display:none}
  table{font-size:.9rem}
- thead th{white-space:normal}
  th,td{padding-right:.5rem}
 }
 @media print{

@@ -167,8 +167,11 @@ def test_what_is_left_and_the_inputs_and_packages_are_told():
     assert "2026-11-20 1a2b3c4</td><td>2026-11-22 9f8e7d6</td>" in page
     assert 'href="https://github.com/NixOS/nixpkgs/compare/1a2b3c4d5e...9f8e7d6c5b"' in page
     assert "<td>hello 1.0 → 1.1</td>" in page
-    assert row(page, "updated") == ["✓ updated", "updated-26.05.1 6gdlyhm → updated-26.05.2 xnpa2vc", "+12.6 MiB", "no"]
-    assert row(page, "lost") == ["✗ lost", "last seen on lost-26.05.1 6gdlyhm", "", "yes"]
+    assert row(page, "updated") == [
+        "✓ updated",
+        "updated-26.05.1 6gdlyhm → updated-26.05.2 xnpa2vc, closure +12.6 MiB",
+    ]
+    assert row(page, "lost") == ["✗ lost", "last seen on lost-26.05.1 6gdlyhm, rebooted"]
 
 
 def test_only_pages_of_the_web_are_linked():
