@@ -95,7 +95,7 @@ pre{font:.9rem/1.45 ui-monospace,"Liberation Mono","DejaVu Sans Mono",monospace;
  user-select:all;-webkit-user-select:all}
 dt{margin-top:.4rem}dd{margin:0}
 table{border-collapse:collapse;width:100%;font-size:.95rem}
-caption{text-align:left;color:var(--soft);padding:.2rem 0}
+caption{text-align:left;color:var(--soft);padding:.8rem 0 .2rem}
 th,td{text-align:left;vertical-align:top;padding:.3rem .75rem .3rem 0;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}
 tbody th{font-weight:600;min-width:5.5rem}
@@ -124,6 +124,9 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.9rem}
  .timeline li.axis-row .took,.timeline li.axis-row .name,.trend .drawn{display:none}
  table{font-size:.9rem}
  th,td{padding-right:.5rem}
+ thead th{white-space:normal;overflow-wrap:break-word}
+ tbody th{min-width:4.5rem}
+ .number{white-space:normal}
 }
 @media print{
  body{max-width:none;padding:0}
