@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word, steps
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._report import NAMES_SHOWN, PACKAGES_SHOWN
 
 VERSION = 1
 # whatever is not here is for people, or for one version of Nix alone
@@ -52,6 +54,7 @@ def artifacts(
 
 def _host(night: Mapping[str, Any]) -> dict[str, Any]:
     made = steps(night.get("evidence") or {})
+    packages = made.get("activation", {}).get("packages") or {}
     looks = [made[step]["systems"].get("current") for step in _LOOKS if made.get(step, {}).get("systems")]
     took = {
         "copy": sum(_numbers(made.get("copy", {}).get("durations")).values()),
@@ -65,6 +68,8 @@ def _host(night: Mapping[str, Any]) -> dict[str, Any]:
         "before": made.get("probe", {}).get("systems", {}).get("current"),
         "after": looks[0] if looks else None,
         "rebooted": bool(made.get("reboot", {}).get("rebooted")),
+        "changes": package_words({**packages, "closure_delta": None}, PACKAGES_SHOWN, NAMES_SHOWN),
+        "closure_delta": packages.get("closure_delta"),
         "durations": {step: round(seconds, 1) for step, seconds in took.items() if step in made},
     }
 
@@ -76,6 +81,7 @@ def _input(one: Mapping[str, Any]) -> dict[str, Any]:
             side: None if one.get(side) is None else {key: one[side].get(key) for key in _LOCK}
             for side in ("before", "after")
         },
+        "compare": one.get("compare"),
     }
 
 

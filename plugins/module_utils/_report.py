@@ -16,7 +16,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD,
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import short
 
 _HEADINGS = ("HOST", "OUTCOME", "OLD SYSTEM", "NEW SYSTEM", "REBOOT")
-_WORST_FIRST = (
+WORST_FIRST = (
     "lost",
     "rollback_failed",
     "rolled_back",
@@ -28,9 +28,9 @@ _WORST_FIRST = (
     "updated",
     "unchanged",
 )
-_PACKAGES_SHOWN = 12
+PACKAGES_SHOWN = 12
 # of those that moved together, as all of a desktop does
-_NAMES_SHOWN = 4
+NAMES_SHOWN = 4
 _WIDTH = 110
 _NEVER = 10**9
 _INDENT = "      "
@@ -114,9 +114,9 @@ def table(
     C(nights) maps each host to C(outcome), C(reason), C(target) and C(evidence).
     """
     counted = Counter(night["outcome"] for night in nights.values())
-    counts = ", ".join(f"{counted[word]} {word}" for word in _WORST_FIRST if word in counted)
+    counts = ", ".join(f"{counted[word]} {word}" for word in WORST_FIRST if word in counted)
     hosts = "1 host" if len(nights) == 1 else f"{len(nights)} hosts"
-    lines = [f"Night {run_id} · {hosts}: {counts} · {_duration(seconds)}"]
+    lines = [f"Night {run_id} · {hosts}: {counts} · {duration_words(seconds)}"]
     if dry_run:
         lines.append("Dry run: this is what a night would do; nothing was changed.")
     lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
@@ -154,7 +154,7 @@ def table(
 def input_words(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each input that moved, C(nixpkgs 2026-11-20 1a2b3c4 → 2026-11-22 5d6e7f8), and its link below it."""
     return [
-        printable(f"{one['path']} {_locked(one.get('before'))} → {_locked(one.get('after'))}")
+        printable(f"{one['path']} {locked_words(one.get('before'))} → {locked_words(one.get('after'))}")
         + (f"\n{_INDENT}{one['compare']}" if one.get("compare") else "")
         for one in inputs
     ]
@@ -179,7 +179,7 @@ def _row(host: str, night: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _packages(night: Mapping[str, Any]) -> str:
     packages = _made(night).get("activation", {}).get("packages") or {}
-    return "; ".join(package_words(packages, _PACKAGES_SHOWN, _NAMES_SHOWN))
+    return "; ".join(package_words(packages, PACKAGES_SHOWN, NAMES_SHOWN))
 
 
 def _reboot(made: Mapping[str, Mapping[str, Any]]) -> str:
@@ -193,7 +193,8 @@ def _system(described: Mapping[str, Any]) -> str:
     return f"{described.get('nixos_version') or '?'} {short(described['system'])}"
 
 
-def _locked(locked: Mapping[str, Any] | None) -> str:
+def locked_words(locked: Mapping[str, Any] | None) -> str:
+    """To what an input is locked, by day and revision, or by what it holds."""
     if locked is None:
         return "(none)"
     when = locked.get("last_modified")
@@ -202,6 +203,7 @@ def _locked(locked: Mapping[str, Any] | None) -> str:
     return " ".join(word for word in (day, identity) if word)
 
 
-def _duration(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
+    """How long something took, V(1 min 12 s)."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -18,7 +18,13 @@ NIGHTS: dict[str, dict[str, Any]] = {
         "evidence": {
             **SEEN,
             "copy": {"durations": {"total": 3.2}},
-            "activation": {"durations": {"test": 2.1, "boot": 0.8}},
+            "activation": {
+                "durations": {"test": 2.1, "boot": 0.8},
+                "packages": {
+                    "changed": [{"name": "hello", "before": ["1.0"], "after": ["1.1"]}],
+                    "closure_delta": 13_212_057,
+                },
+            },
             "reboot": {"rebooted": True, "elapsed": 31.4},
             "proof": {"systems": {"current": NEW}},
         },
@@ -80,10 +86,13 @@ def test_a_host_says_where_it_came_from_where_it_is_and_how_long_that_took():
         "before": OLD,
         "after": NEW,
         "rebooted": True,
+        "changes": ["hello 1.0 → 1.1"],
+        "closure_delta": 13_212_057,
         "durations": {"copy": 3.2, "activation": 2.9, "reboot": 31.4},
     }
     assert (hosts["dev"]["before"], hosts["dev"]["after"]) == (OLD, OLD)
     assert hosts["dev"]["durations"] == {"activation": 2.1, "rollback": 4.0}
+    assert (hosts["dev"]["changes"], hosts["dev"]["closure_delta"]) == ([], None)
     assert (hosts["nas"]["before"], hosts["nas"]["after"], hosts["nas"]["durations"]) == (None, None, {})
 
 
@@ -93,6 +102,7 @@ def test_the_inputs_are_what_they_were_and_what_they_are():
     assert told["inputs"][0]["before"]["rev"] == "1a2b"
     assert set(told["inputs"][0]["before"]) == {"url", "rev", "last_modified", "nar_hash"}
     assert told["inputs"][1]["after"] is None
+    assert [each["compare"] for each in told["inputs"]] == ["https://x", None]
     assert told["lock_hash"] == "9f44"
 
 
