@@ -116,8 +116,8 @@ def text(
 ) -> str:
     """The file; empty when there is nothing to say, and then the one that is there stays.
 
-    C(nights) are results of nights, the newest last; dry runs do not count. C(knows) has for each host that answered
-    in the newest of them what nixos_info said last. C(hosts) are those there are, where that night had not all of them.
+    C(nights) are results of nights, the newest last; dry runs do not count. C(hosts) are those there are, where the
+    newest had not all of them. C(knows) has what nixos_info said last of each host that answered in its newest night.
     """
     real = [night for night in nights if not night["dry_run"]]
     if not real:
@@ -199,8 +199,10 @@ def _knowledge(
     host: str, real: Sequence[Mapping[str, Any]], knows: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Sample]:
     """What the host tells of itself; none of its words is taken for a number, and no time that is still to come."""
-    tonight, now = real[-1], _end(real[-1])
-    outcome = tonight["hosts"].get(host, {}).get("outcome", "")
+    now = _end(real[-1])
+    newest = next((night for night in reversed(real) if host in night["hosts"]), None)
+    run_id, own = (newest["run_id"], newest["hosts"][host]) if newest else ("", {})
+    outcome = own.get("outcome", "")
     known = _mapping(knows.get(host))
 
     last = _mapping(known.get("last"))
@@ -221,33 +223,31 @@ def _knowledge(
     if since is not None:
         yield f"{PREFIX}host_proven_since_timestamp_seconds", (), since
     if known:
-        yield from _claim(known.get("transaction"), tonight, outcome)
-    yield from _deferrals(_mapping(known.get("deferrals")), tonight, host)
+        yield from _claim(_mapping(known.get("transaction")), run_id, outcome, now)
+    yield from _deferrals(_mapping(known.get("deferrals")), run_id, outcome, own.get("reason", ""))
 
 
-def _claim(transaction: object, tonight: Mapping[str, Any], outcome: str) -> Iterator[Sample]:
-    """Who holds the host when the night has closed."""
-    held = _mapping(transaction)
+def _claim(held: Mapping[str, Any], run_id: str, outcome: str, now: float) -> Iterator[Sample]:
+    """Who holds the host when the night C(run_id) has closed."""
     keeps = outcome in _KEEPS_CLAIM
     if keeps and not held:
         # it was looked at before it was claimed
         return
-    claimed = bool(held) and (keeps or held.get("run_id") != tonight["run_id"])
+    claimed = bool(held) and (keeps or held.get("run_id") != run_id)
     yield f"{PREFIX}host_claimed", (), claimed
-    since = _time(held.get("since"), _end(tonight))
+    since = _time(held.get("since"), now)
     if claimed and since is not None:
         yield f"{PREFIX}host_claimed_since_timestamp_seconds", (), since
 
 
-def _deferrals(told: Mapping[str, Any], tonight: Mapping[str, Any], host: str) -> Iterator[Sample]:
-    """The row of nights in which the host was left alone, with this night in it."""
-    own = tonight["hosts"].get(host, {})
-    counted = told.get("run_id") == tonight["run_id"]
+def _deferrals(told: Mapping[str, Any], run_id: str, outcome: str, why: str) -> Iterator[Sample]:
+    """The row of nights in which the host was left alone, with the night C(run_id) in it."""
+    counted = told.get("run_id") == run_id
     nights = _number(told.get("nights")) or 0
     reason = str(told.get("reason") or "")
-    if own.get("outcome") == "deferred" and not counted:
-        nights, reason = nights + 1, own["reason"]
-    elif own.get("outcome") in _RIGHT and not counted:
+    if outcome == "deferred" and not counted:
+        nights, reason = nights + 1, why
+    elif outcome in _RIGHT and not counted:
         nights = 0
     if nights:
         yield f"{PREFIX}host_deferred_nights", (complaint(reason),), nights
@@ -295,7 +295,7 @@ def _phase_end(phase: str, night: Mapping[str, Any], own: Mapping[str, Any]) -> 
 
 def _number(value: object) -> float | None:
     """A number of seconds or things; C(None) for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if 0 <= value < 1e15 and math.isfinite(value) else None
 
@@ -311,7 +311,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _sequence(value: object) -> Sequence[object]:
-    return value if isinstance(value, list | tuple) else ()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _family(name: str, samples: Mapping[tuple[str, ...], float]) -> str:

@@ -252,6 +252,12 @@ def test_the_hosts_are_those_of_the_night_unless_they_are_named():
     assert {name for name, _ in of(told(FULL_NIGHT, limited), "host_outcome")} == {"web"}
     found = of(told(FULL_NIGHT, limited, hosts=["web", "nas", "new"]), "host_outcome")
     assert {labels for labels, value in found.items() if value} == {("web", "unchanged"), ("nas", "rolled_back")}
+    # what was seen of it in its own newest night holds
+    looks = {"dns": look(transaction={"run_id": FULL_NIGHT["run_id"], "since": BEGAN}, reboot_required=True)}
+    found = told(FULL_NIGHT, {**limited, "run_id": "limited"}, looks=looks, hosts=["web", "dns"])
+    assert of(found, "host_claimed") == {("dns",): 0}
+    assert of(found, "host_deferred_nights") == {("dns", "sessions"): 1}
+    assert found["node_reboot_required"] == {("dns",): 1}
 
 
 def test_inputs_are_as_old_as_what_is_locked():
