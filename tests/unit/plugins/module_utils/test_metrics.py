@@ -457,7 +457,7 @@ EXPRESSIONS = {**{rule["alert"]: rule["expr"] for rule in RULES}, **QUERIES}
 # the functions, operators and keywords of PromQL that they have; anything else would be a metric or a label
 PROMQL = {
     *("absent", "and", "by", "count", "group", "max", "max_over_time", "min_over_time", "offset", "on", "or", "sum"),
-    *("time", "unless"),
+    *("time", "unless", "without"),
 }
 ADDED_BY_THE_SCRAPE = {"instance", "job"}
 
