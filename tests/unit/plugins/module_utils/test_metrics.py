@@ -143,7 +143,7 @@ def test_the_reboot_is_that_of_the_communitys_scripts_for_each_host():
 
 def test_the_reasons_of_a_reboot_are_those_that_there_are():
     old = _systems.Parts(inhibitors={"dbus": "a"})
-    new = _systems.Parts(*"abc", kernel_params="d", systemd="e", init_interface="f", inhibitors={"dbus": "b"})
+    new = _systems.Parts("a", "b", "c", "d", "e", "f", {"dbus": "b"})
     reasons = _systems.reboot_reasons(old, old, new)
     assert {reason.partition(" ")[0] for reason in reasons} == _metrics._REBOOT_REASONS
 
@@ -254,10 +254,10 @@ def test_the_hosts_are_those_of_the_night_unless_they_are_named():
     assert {labels for labels, value in found.items() if value} == {("web", "unchanged"), ("nas", "rolled_back")}
     # what was seen of it in its own newest night holds
     looks = {"dns": look(transaction={"run_id": FULL_NIGHT["run_id"], "since": BEGAN}, reboot_required=True)}
-    found = told(FULL_NIGHT, {**limited, "run_id": "limited"}, looks=looks, hosts=["web", "dns"])
-    assert of(found, "host_claimed") == {("dns",): 0}
-    assert of(found, "host_deferred_nights") == {("dns", "sessions"): 1}
-    assert found["node_reboot_required"] == {("dns",): 1}
+    kept = told(FULL_NIGHT, {**limited, "run_id": "limited"}, looks=looks, hosts=["web", "dns"])
+    assert of(kept, "host_claimed") == {("dns",): 0}
+    assert of(kept, "host_deferred_nights") == {("dns", "sessions"): 1}
+    assert kept["node_reboot_required"] == {("dns",): 1}
 
 
 def test_inputs_are_as_old_as_what_is_locked():
