@@ -11,10 +11,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import IO
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _resume, _rollout, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
@@ -41,6 +43,7 @@ _POLL = 0.02
 # ours are a few hundred bytes; of whatever else is there, this much is looked at
 _MOST = 1 << 20
 _TORN_KEPT = 4096
+_REMEDY = "Make it writable and see that its disk has room; it is written as root (become)."
 
 
 @dataclass(frozen=True)
@@ -307,20 +310,22 @@ class State:
     def _replace(self, name: str, text: str, mode: int = 0o644) -> None:
         """Give a file its new contents. The temporary name is fixed: a killed writer leaves one file, not many."""
         path = self.path(name)
-        temporary = f"{path}.new"
-        with _telling(path):
-            try:
-                with open(temporary, "w", encoding="utf-8") as file:
-                    os.fchmod(file.fileno(), mode)
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.rename(temporary, path)
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            _sync(self.directory)
+        with _telling(path), open(f"{path}.new", "w", encoding="utf-8") as file:
+            _fill(file, path, text, mode)
+
+
+def publish(path: str, text: str) -> None:
+    """Give a file that others read its new contents. Its directory is not ours: it is not made, and gets no lock.
+
+    So each writer has a temporary file of its own, of a hidden name that nobody can prepare.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    remedy = "See that its directory is there and may be written by who runs the night."
+    with (
+        _telling(path, remedy),
+        tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, prefix=f".{name}.", delete=False) as file,
+    ):
+        _fill(file, path, text, 0o644)
 
 
 def deferred(before: Deferrals | None, reason: str, run_id: str, now: float) -> Deferrals:
@@ -364,6 +369,21 @@ def _read(path: str) -> str | None:
         return None
 
 
+def _fill(file: IO[str], path: str, text: str, mode: int) -> None:
+    """Write a file beside C(path) that takes its place as a whole."""
+    try:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        os.rename(file.name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(file.name)
+        raise
+    _sync(os.path.dirname(os.path.abspath(path)))
+
+
 def _is_same(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
@@ -380,12 +400,9 @@ def _sync(directory: str) -> None:
 
 
 @contextmanager
-def _telling(path: str) -> Iterator[None]:
+def _telling(path: str, remedy: str = _REMEDY) -> Iterator[None]:
     """Errors of the operating system as sentences."""
     try:
         yield
     except OSError as error:
-        raise LabError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            "Make it writable and see that its disk has room; it is written as root (become).",
-        ) from error
+        raise LabError(f"{path} cannot be written: {error.strerror or error}.", remedy) from error

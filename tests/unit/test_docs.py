@@ -26,6 +26,7 @@ UPDATES = (ROOT / "docs/updates.md").read_text()
 ROLLOUT = (ROOT / "docs/rollout.md").read_text()
 BOOTSTRAP = (ROOT / "docs/bootstrap.md").read_text()
 SECURITY = (ROOT / "docs/security.md").read_text()
+MONITORING = (ROOT / "docs/monitoring.md").read_text()
 DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
@@ -37,6 +38,7 @@ PAGES = {
     "rollout": (ROLLOUT, 21),
     "bootstrap": (BOOTSTRAP, 10),
     "security": (SECURITY, 5),
+    "monitoring": (MONITORING, 9),
 }
 
 

@@ -249,6 +249,42 @@ def test_a_lock_file_that_was_removed_meanwhile_locks_nothing(state: State, monk
     assert state.transaction() == CLAIMED
 
 
+def test_a_published_file_may_be_read_by_all_and_leaves_nothing_else(tmp_path: Path):
+    mask = os.umask(0o077)
+    try:
+        for text in ("first\n", "second: ✓\n"):
+            _state.publish(str(tmp_path / "lab.prom"), text)
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "lab.prom").read_text() == "second: ✓\n"
+    assert stat.S_IMODE((tmp_path / "lab.prom").stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == ["lab.prom"]
+
+
+def test_a_published_file_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path: Path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "lab.prom").symlink_to("precious")
+    _state.publish(str(tmp_path / "lab.prom"), "ours")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "lab.prom").is_symlink()
+
+
+def test_a_file_that_cannot_be_published_stays_as_it_is_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(LabError, match=r"no/lab\.prom cannot be written: No such file or directory\. See that its dir"):
+        _state.publish(str(tmp_path / "no" / "lab.prom"), "x")
+    assert os.listdir(tmp_path) == []
+    _state.publish(str(tmp_path / "lab.prom"), "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LabError, match=r"lab\.prom cannot be written: No space left on device"):
+        _state.publish(str(tmp_path / "lab.prom"), "new")
+    assert (tmp_path / "lab.prom").read_text() == "old"
+    assert os.listdir(tmp_path) == ["lab.prom"]
+
+
 # ---- processes ------------------------------------------------------------------------------------------------------
 fork = multiprocessing.get_context("fork")
 RUNS, ROUNDS = 50, 20
@@ -421,3 +457,25 @@ def test_the_file_can_be_read_line_by_line_by_a_shell(state: State):
     lines = Path(state.path("transaction.json")).read_text().splitlines()
     assert [line for line in lines if line.startswith('  "from": ')] == [f'  "from": "{OLD}",']
     assert json.loads("\n".join(lines)) == ACTIVATING.as_result()
+
+
+def test_a_published_file_is_never_seen_in_part(tmp_path: Path):
+    """By a reader that asks ten thousand times while several processes write it, over and over."""
+    path = str(tmp_path / "lab.prom")
+    texts = [f"{number}\n" * length for number, length in ((1, 20_000), (2, 10), (3, 70_000))]
+    _state.publish(path, texts[0])
+
+    def write() -> None:
+        for number in range(10**9):
+            _state.publish(path, texts[number % len(texts)])
+
+    writers = [child(write) for _ in range(3)]
+    try:
+        seen = {Path(path).read_text() for _ in range(10_000)}
+    finally:
+        for writer in writers:
+            os.kill(writer, signal.SIGKILL)
+            os.waitpid(writer, 0)
+    assert seen <= set(texts) and len(seen) > 1
+    # what killed writers leave is nothing that the collector would read
+    assert all(name == "lab.prom" or not name.endswith(".prom") for name in os.listdir(tmp_path))
