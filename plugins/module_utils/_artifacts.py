@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word, steps
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import plain
 from ansible_collections.homelab.nixos.plugins.module_utils._report import NAMES_SHOWN, PACKAGES_SHOWN
 
 VERSION = 1
@@ -48,8 +48,7 @@ def artifacts(
         "inputs": [_input(each) for each in prepare.get("inputs") or ()],
         "lock_hash": prepare.get("lock_hash"),
     }
-    redacted: dict[str, Any] = _redacted(told)
-    return redacted
+    return plain(told)
 
 
 def _host(night: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,14 +86,3 @@ def _input(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _numbers(given: Mapping[str, Any] | None) -> dict[str, float]:
     return {str(name): round(float(seconds), 1) for name, seconds in (given or {}).items()}
-
-
-def _redacted(value: Any) -> Any:
-    """Plain values of what may be values of Ansible's, without secrets."""
-    if isinstance(value, Mapping):
-        return {str(name): _redacted(each) for name, each in value.items()}
-    if isinstance(value, str):
-        return redact(str(value))
-    if isinstance(value, Sequence):
-        return [_redacted(each) for each in value]
-    return value
