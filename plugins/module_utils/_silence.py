@@ -50,7 +50,7 @@ class Silence:
             "createdBy": _AUTHOR,
             "comment": comment,
         }
-        return json.dumps(silence | ({"id": renews} if renews else {})).encode()
+        return json.dumps({**silence, **({"id": renews} if renews else {})}).encode()
 
     @property
     def silences(self) -> str:
