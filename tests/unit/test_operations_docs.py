@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _night
@@ -30,7 +30,7 @@ RECORD = {
     "seconds": None,
     "details": {"reason": "Its check failed."},
 }
-NIGHT = RECORD | {
+NIGHT: dict[str, Any] = RECORD | {
     "host": "",
     "operation": "night",
     "status": "bad",
@@ -44,7 +44,7 @@ def blocks(text: str) -> list[str]:
     return ["\n".join(line for line in block.splitlines() if not line.startswith("#")) for block in found]
 
 
-def night(word: str, **change: object) -> _night.Night:
+def night(word: str, **change: Any) -> _night.Night:
     return _night.read(nights.night({"web": nights.host("web", word)}, **change))
 
 
@@ -109,7 +109,7 @@ def test_the_filters_for_the_log_find_what_they_say(tmp_path: Path):
     assert shutil.which("jq")
     assert [len(each) for each in found] == [1, 2, 1, 1]
     assert found[0] == ["2026-11-22T02:03:04.123Z\trolled_back\tIts check failed."]
-    assert json.loads(found[2][0])[1:] == ["bad", NIGHT["details"]["failure"], NIGHT["details"]["reasons"]]  # type: ignore[index]
+    assert json.loads(found[2][0])[1:] == ["bad", NIGHT["details"]["failure"], NIGHT["details"]["reasons"]]
     # a torn line is passed over
     log.write_text(f"{json.dumps(RECORD)[:40]}\n{json.dumps(RECORD)}\n")
     words = lines[3].replace("/var/log/lab-auto-update.log", str(log))
