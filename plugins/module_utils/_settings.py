@@ -70,6 +70,7 @@ ONE_FOR_THE_NIGHT = (
     "lab_report_keep",
     "lab_resume",
     "lab_signing_key",
+    "lab_silence_url",
     "lab_soak",
     "lab_stages",
     "lab_state_directory",
@@ -304,7 +305,7 @@ class _Wrong(NamedTuple):
 
 
 def _check_host(host: Host) -> Iterator[Problem]:
-    for check in (_texts, _numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary):
+    for check in (_texts, _numbers, _paths, _urls, _flake_source, _caches, _guard, _canary):
         for wrong in check(host):
             yield Problem((host.name,), *wrong)
 
@@ -344,18 +345,23 @@ def _paths(host: Host) -> Iterator[_Wrong]:
                 yield _Wrong(name, f"{name} has {_literal.shown(path)}.", "It is an absolute path.")
 
 
-def _alerts(host: Host) -> Iterator[_Wrong]:
-    url = _text(host.settings, "lab_alerts_url")
+def _urls(host: Host) -> Iterator[_Wrong]:
+    for name in ("lab_alerts_url", "lab_silence_url"):
+        url = _text(host.settings, name)
+        if url and not _is_address(url):
+            what = f"{name} is {redact(url)}."
+            remedy = (
+                "It is an address that begins with http:// or https://, with a port that is a number, or is left empty."
+            )
+            yield _Wrong(name, what, remedy)
+
+
+def _is_address(url: str) -> bool:
     try:
-        good = not url or (urlsplit(url).scheme in ("http", "https") and urlsplit(url).port != 0)
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.split() == [url]
     except ValueError:
-        good = False
-    if not good:
-        what = f"lab_alerts_url is {redact(url)}."
-        remedy = (
-            "It is an address that begins with http:// or https://, with a port that is a number, or is left empty."
-        )
-        yield _Wrong("lab_alerts_url", what, remedy)
+        return False
 
 
 def _flake_source(host: Host) -> Iterator[_Wrong]:

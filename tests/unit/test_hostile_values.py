@@ -180,6 +180,7 @@ WAYS = {
     "lab_alerts_url": Way(itself, NOTHING),
     "lab_alerts_labels": Way(lambda text: {"instance": text}, WORD),
     "lab_ignored_alerts": Way(one, WORD),
+    "lab_silence_url": Way(itself, NOTHING),
     "lab_mounts": Way(one, PATHS, _vital("mounts")),
     "lab_services": Way(one, WORD, _vital("services")),
     "lab_checks": Way(_check, WORD | NOTHING | {"newline"}, _command),
@@ -307,6 +308,7 @@ def test_a_secret_is_not_shown_where_its_setting_is_refused():
         "lab_checks": [{"name": "x", "kind": "command", "argv": ["curl", "--token", "c4n4ry", "\0"]}],
         "lab_cache": "https//user:c4n4ry@example.org",
         "lab_alerts_url": "ftp://user:c4n4ry@example.org",
+        "lab_silence_url": "ftp://user:c4n4ry@example.org",
     }.items():
         told = " ".join(problems(setting, value))
         assert setting in told
@@ -379,6 +381,8 @@ AS_SETTING = {
     ("nix_realise", "substituters"): "lab_substituters",
     ("nixos_reboot", "msg"): "lab_reboot_message",
     ("nixos_reboot", "controller"): "lab_controller",
+    ("nixos_reboot", "silence_url"): "lab_silence_url",
+    ("nixos_reboot", "silence_labels"): "lab_alerts_labels",
     ("nixos_rebuild", "attribute"): "lab_attribute",
     ("nixos_rebuild", "ignored_units"): "lab_ignored_units",
     ("nixos_rebuild", "controller"): "lab_controller",

@@ -181,6 +181,8 @@ def test_a_number_out_of_its_bounds_is_told_with_them(name: str):
             "lab_alerts_url is prometheus:9090. It is an address that begins with http:// or https://",
         ),
         ({"lab_alerts_url": "http://u:ab/cd@mon:9090"}, "lab_alerts_url is http://***@mon:9090. It is an address"),
+        ({"lab_silence_url": "http://u:pw@"}, "lab_silence_url is http://***@. It is an address that begins with"),
+        ({"lab_silence_url": "http://mon itor"}, "lab_silence_url is http://mon itor. It is an address that begins"),
     ],
 )
 def test_what_cannot_be_meant_is_told_with_the_setting_its_value_and_the_remedy(settings: dict[str, Any], told: str):
@@ -199,6 +201,7 @@ def test_what_cannot_be_meant_is_told_with_the_setting_its_value_and_the_remedy(
         {"lab_canary": True},
         {"lab_state_directory": "~/state"},
         {"lab_alerts_url": "https://prometheus.lab"},
+        {"lab_silence_url": "https://u:pw@alertmanager.lab:9093/am"},
     ],
 )
 def test_what_can_be_meant_is_nobodys_business(settings: dict[str, Any]):
