@@ -64,8 +64,13 @@ ONE_FOR_THE_NIGHT = (
     "lab_max_bad",
     "lab_max_input_age",
     "lab_metrics_directory",
+    "lab_name",
     "lab_never_together",
     "lab_nix_options",
+    "lab_notify",
+    "lab_notify_on",
+    "lab_notify_timeout",
+    "lab_ping_url",
     "lab_report_directory",
     "lab_report_keep",
     "lab_resume",
@@ -83,7 +88,7 @@ Parser = Callable[[object], object]
 _SHORT = 7
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 # in which secrets of any look may be: their values are never shown
-_SECRET = ("lab_checks", "lab_nix_options")
+_SECRET = ("lab_checks", "lab_nix_options", "lab_notify", "lab_ping_url")
 # in which there may be scripts, or a reason in sentences
 _OF_LINES = ("lab_checks", "lab_hold", "lab_nix_options")
 # the path of a key, and no other word that ssh or Nix could take for something else
@@ -144,6 +149,7 @@ BOUNDS = {
     "lab_min_boot_free": Bounds("a number of MiB", 0),
     "lab_min_memory": Bounds("a number of MiB", 0),
     "lab_min_uptime": Bounds("a number of minutes", 0),
+    "lab_notify_timeout": Bounds("a number of seconds", 1, 600),
     "lab_reboot_delay": _WAIT,
     "lab_reboot_timeout": _STEP,
     "lab_settle": _WAIT,

@@ -191,6 +191,9 @@ WAYS = {
     "lab_report_directory": Way(itself, PATHS | NOTHING),
     "lab_metrics_directory": Way(itself, PATHS | NOTHING),
     "lab_reboot_message": Way(itself, WORD | NOTHING, _announced),
+    "lab_name": Way(itself, WORD | NOTHING),
+    "lab_notify": Way(one),
+    "lab_ping_url": Way(itself, NOTHING),
 }
 # and where a dictionary has names, these
 NAMES = {
@@ -309,6 +312,8 @@ def test_a_secret_is_not_shown_where_its_setting_is_refused():
         "lab_cache": "https//user:c4n4ry@example.org",
         "lab_alerts_url": "ftp://user:c4n4ry@example.org",
         "lab_silence_url": "ftp://user:c4n4ry@example.org",
+        "lab_notify": ["json://hooks.example/c4n4ry", "c4n4ry://c4n4ry"],
+        "lab_ping_url": "hc-ping.com/c4n4ry",
     }.items():
         told = " ".join(problems(setting, value))
         assert setting in told
