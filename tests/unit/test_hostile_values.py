@@ -224,7 +224,7 @@ def _unplanned(settings: Mapping[str, Any]) -> list[str]:
     short = {name.removeprefix("lab_"): value for name, value in settings.items()}
     kept = {name: short[name] for name in ("stages", "batch", "max_bad", "critical_stages", "never_together")}
     try:
-        _plan.plan([_plan.Host.of({"name": "web", **short} | {"managed": True, "stage": ""})], **kept)
+        _plan.plan([_plan.Host.of(short | {"name": "web", "managed": True, "stage": ""})], **kept)
     except LabError as error:
         return [str(error)]
     return []
@@ -354,6 +354,7 @@ REFUSED: dict[tuple[str, str], tuple[Callable[[str], object], set[str]]] = {
     ("lab_claim", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_claim", "dead_run"): (_transaction.checked_run_id, set()),
     ("lab_claim", "resume"): (_left, {"path"}),
+    ("lab_log", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_run", "run_id"): (_transaction.checked_run_id, set()),
     ("nix_copy", "path"): (_nix.store_path, set()),
     ("nix_flake_update", "must_build"): (_root_of, set()),
@@ -373,6 +374,8 @@ AS_SETTING = {
     ("lab_health_check", "baseline_units"): "lab_ignored_units",
     ("lab_health_check", "levels"): "lab_check_levels",
     ("lab_claim", "controller"): "lab_controller",
+    **{("lab_tell", name): f"lab_{name}" for name in ("name", "notify", "ping_url", "state_directory")},
+    **{("lab_tell", name): f"lab_{name}" for name in ("report_directory", "metrics_directory")},
     ("lab_rollout", "path"): "lab_flake",
     ("nix_copy", "store"): "lab_cache",
     ("nix_copy", "ssh_key"): "lab_push_key",
@@ -396,6 +399,8 @@ NO_WORD = {
     **dict.fromkeys([("lab_claim", name) for name in ("reason", "controller_name", "process")], "written as JSON"),
     **dict.fromkeys([("lab_rollout", name) for name in ("run_id", "revision", "stop")], "written as JSON"),
     **dict.fromkeys([("lab_rollout", name) for name in ("critical_stages", "soaking", "hosts", "current")], "as JSON"),
+    **{("lab_log", name): "written as JSON" for name in ("operation", "status", "details")},
+    **{("lab_tell", name): "written as JSON, and escaped for pages" for name in ("result", "knows", "hosts", "optional")},
     ("lab_run", "hosts"): "checked here, as settings",
     ("lab_run", "lock"): "a path that is opened",
     ("nix_copy", "host"): "a name of the inventory, an alias is made of it",
