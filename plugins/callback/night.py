@@ -100,6 +100,8 @@ class CallbackModule(Default):
         # what is to be told at the end, by host, unless nothing was said since
         self._failures: dict[str, str] = {}
         self._just_told: set[str] = set()
+        # the hosts of which an item of the task has failed, and told
+        self._failed_items: set[str] = set()
         self._quiet = self._only = self._told = False
 
     # ---- the run -----------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class CallbackModule(Default):
 
     @_unless_verbose
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        self._say("No host matches: nothing was done in this play.", C.COLOR_WARN)
+        self._say(_live.paragraph(self._state.play, "no host, nothing to do."))
 
     @_unless_verbose
     def v2_playbook_on_no_hosts_remaining(self) -> None:
@@ -173,12 +175,12 @@ class CallbackModule(Default):
 
     @_unless_verbose
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        told = result.host.get_name() in self._failed_items
         self._end(result)
         self._warn(result)
-        # each item that failed has told already
-        if not (result.task.loop and result.result.get("results")):
+        if not told:
             self._fail(result, "failed", ignore_errors)
-            self._show(result)
+        self._show(result)
 
     @_unless_verbose
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -201,6 +203,7 @@ class CallbackModule(Default):
     def v2_runner_item_on_failed(self, result: Any) -> None:
         self._begin(result)
         self._warn(result)
+        self._failed_items.add(result.host.get_name())
         item = self._get_item_label(result.result)
         self._fail(result, f"[{item}] failed", bool(result.task_fields.get("ignore_errors")))
 
@@ -211,7 +214,8 @@ class CallbackModule(Default):
     @_unless_verbose
     def v2_runner_retry(self, result: Any) -> None:
         left = result.result["retries"] - result.result["attempts"]
-        self._tell(result, f"is tried again, {left} times at most", _live.sentence(result.result), C.COLOR_DEBUG)
+        intro = self._intro(result, f"failed, and is tried again, {left} times at most")
+        self._say(_live.paragraph(intro, _live.sentence(result.result)), C.COLOR_WARN)
 
     @_unless_verbose
     def v2_runner_on_async_poll(self, result: Any) -> None:
@@ -243,6 +247,7 @@ class CallbackModule(Default):
             self._tell_steps()
 
     def _end(self, result: Any, skipped: bool = False) -> None:
+        self._failed_items.discard(result.host.get_name())
         with self._changing:
             self._state = _live.ended(self._state, _line(result.host, result.task), skipped, time.time())
         if self._screen is None:
@@ -303,10 +308,9 @@ class CallbackModule(Default):
     def _warn(self, result: Any) -> None:
         for warning in result.result.get("warnings") or []:
             self._display.warning(visible(str(warning)))
-        for old in result.deprecations:
-            self._display.deprecated(
-                visible(old.event.msg), version=old.version, date=old.date, deprecator=old.deprecator
-            )
+        for old in result.result.get("deprecations") or []:
+            known = {key: old.get(key) for key in ("version", "date", "collection_name")}
+            self._display.deprecated(visible(str(old["msg"])), **known)
 
     def _intro(self, result: Any, what: str) -> str:
         return f"{_clock(time.time())} {self.host_label(result)}: {result.task_name.strip()} {what}"
@@ -317,6 +321,8 @@ class CallbackModule(Default):
             self._just_told.clear()
         if failure or not silent:
             self._display.display(text, color=color if self._is_live else None, stderr=silent)
+            # in a pipe, nobody else would for as long as a step takes
+            sys.stdout.flush()
 
     # ---- the terminal ------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,8 @@ class Screen:
 
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
-        self._lock = threading.Lock()
+        # a signal may come while its handler's thread writes, and the handler writes too
+        self._lock = threading.RLock()
         self._fd = sys.stdout.fileno()
         self._widths: list[int] = []
         self._paused = self._unfinished = False
@@ -106,7 +107,7 @@ class Screen:
 
     def _leave(self) -> None:
         """A process that was forked off has no part in it, and no lock that a thread of the other one held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._widths = []
         self._paused = True
 

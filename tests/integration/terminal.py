@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 _SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b")
+# Ansible's own questions end with these, which terminals pass over
+_BROKEN_OFF = re.compile(r"\x1b\[(?=[\r\x1b])")
 # how long one look at it may take, in seconds
 _AT_MOST = 0.2
 _BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?\Z")
@@ -34,12 +36,21 @@ class Screen:
     def feed(self, text: str) -> None:
         at = 0
         while at < len(text):
-            if found := _SEQUENCE.match(text, at):
+            if found := _BROKEN_OFF.match(text, at):
+                at = found.end()
+            elif found := _SEQUENCE.match(text, at):
                 self._do(found)
                 at = found.end()
             else:
                 self._put(text[at])
                 at += 1
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Wrap anew what has become too wide, as terminals do; the cursor stays with what it was on."""
+        pieces = [[line[at : at + columns] for at in range(0, max(len(line), 1), columns)] for line in self.lines]
+        self.row = sum(map(len, pieces[: self.row]))
+        self.lines = [piece for line in pieces for piece in line]
+        self.columns, self.rows = columns, rows
 
     def shown(self) -> list[str]:
         """What is to be seen of it, without the empty end of lines."""
@@ -61,7 +72,7 @@ class Screen:
         elif letter == "K" and not number:
             self.lines[self.row] = self.lines[self.row][: self.column]
         else:
-            assert letter == "m", f"unknown sequence {found[0]!r}"
+            assert letter == "m", f"unknown sequence {found.string[found.start() : found.end() + 8]!r}"
 
     def _put(self, letter: str) -> None:
         if letter == "\r":
@@ -72,7 +83,7 @@ class Screen:
                 self.lines.append("")
         else:
             assert letter.isprintable(), f"{letter!r} is shown raw"
-            if self.column == self.columns:
+            if self.column >= self.columns:
                 self.wrapped += 1
                 self.column = 0
                 self._put("\n")
@@ -114,16 +125,18 @@ class Terminal:
         os.close(self._fd)
 
     def resize(self, columns: int, rows: int) -> None:
-        """The size that programs are told; the screen of the test keeps its own."""
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.screen.resize(columns, rows)
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
-    def see(self, what: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until it is so."""
+    def see(self, what: Callable[[], bool], typing: str = "", seconds: float = 60) -> None:
+        """Wait until it is so, and type this again and again until then."""
         end = time.monotonic() + seconds
         while not what():
+            if typing:
+                self.type(typing)
             assert time.monotonic() < end, self.screen.text()
             assert self._read() or what(), self.screen.text()
 

@@ -49,14 +49,14 @@ class Runs:
             "LC_ALL": "C.UTF-8",
         }
 
-    def argv(self, tasks: Sequence[Task], hosts: Sequence[str] = WEB, *options: str, **play: Any) -> list[str]:
+    def argv(self, tasks: Sequence[Task], names: Sequence[str] = WEB, *options: str, **play: Any) -> list[str]:
         inventory = {
             "all": {
                 "hosts": {
                     name: {"ansible_connection": "ssh", "ansible_ssh_executable": str(self.away)}
                     if name == "away"
                     else {"ansible_connection": "local"}
-                    for name in hosts
+                    for name in names
                 },
                 "vars": {"ansible_python_interpreter": sys.executable},
             }
@@ -151,7 +151,7 @@ def test_failures_warnings_and_hosts_that_are_away_stay_on_the_screen(runs: Runs
         },
     ]
     with Terminal(runs.argv(tasks, ("web", "nas", "away")), runs.env) as terminal:
-        assert terminal.wait() == 2
+        assert terminal.wait() == 4
     text = terminal.screen.text()
     assert "[WARNING]: the disk is old" in text
     assert re.search(r"^\d\d:\d\d:\d\d web: Give up failed: There is no more\.$", text, re.M)
@@ -193,10 +193,13 @@ def test_what_is_drawn_follows_the_size_of_the_terminal(runs: Runs):
         terminal.see(lambda: "web  Work very hard indeed" in terminal.screen.text())
         terminal.resize(12, 24)
         terminal.see(lambda: "web  Work …" in terminal.screen.text())
+        # what was drawn before has gone, with the lines into which the terminal had wrapped it
+        assert len(terminal.screen.shown()) == 3
         assert all(len(line) < 12 for line in terminal.screen.shown())
         terminal.resize(80, 24)
         terminal.see(lambda: "web  Work very hard indeed" in terminal.screen.text())
         assert terminal.wait() == 0
+    assert terminal.screen.text() == "Hosts: 1 changed.\n"
 
 
 @pytest.mark.parametrize("end", ["typed", signal.SIGTERM, signal.SIGKILL])
@@ -227,9 +230,9 @@ def test_a_question_is_not_drawn_over(runs: Runs):
         terminal.see(lambda: "Go on:" in terminal.screen.text())
         drawn = terminal.screen.sequences
         # what is typed too early is thrown away
-        terminal.see(lambda: terminal.type("a") or "aaaaa" in terminal.screen.text())
+        terminal.see(lambda: "aaaaa" in terminal.screen.text(), typing="a")
         assert terminal.screen.sequences == drawn
-        terminal.see(lambda: terminal.type("\r") or "You said a" in terminal.screen.text())
+        terminal.see(lambda: "You said a" in terminal.screen.text(), typing="\r")
         assert terminal.wait() == 0
     assert terminal.screen.sequences > drawn
 
@@ -287,6 +290,18 @@ def test_elsewhere_there_is_a_line_for_each_thing_that_happens(runs: Runs):
     assert re.match(r"\d\d:\d\d:\d\d ", done.stdout.splitlines()[2])
 
 
+def test_a_step_is_told_while_it_goes_on(runs: Runs):
+    argv = runs.argv([raw("Work hard", f"cat {runs.directory}/end")])
+    os.mkfifo(runs.directory / "end")
+    with subprocess.Popen(argv, env=runs.env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline().endswith(" web: Work hard\n")
+        # only now can it end
+        (runs.directory / "end").write_text("")
+        assert process.stdout.read() == "Hosts: 1 changed.\n"
+    assert process.returncode == 0
+
+
 def test_tasks_of_a_role_are_the_steps_that_they_are(runs: Runs):
     role = runs.directory / "roles/one/tasks"
     role.mkdir(parents=True)
@@ -320,6 +335,17 @@ def test_a_failure_is_told_with_its_sentence_when_it_happens_and_at_the_end(runs
     assert lines.count(failed) == 2
     # and is not told twice when nothing was
     assert without_clock(runs.piped(tasks[:2]).stdout).count(failed) == 1
+
+
+def test_a_task_that_is_tried_again_says_so_and_a_play_without_hosts_too(runs: Runs):
+    tasks = [raw("Try", "exit 1", register="tried", until="tried is success", retries=1, delay=0)]
+    done = runs.piped(tasks)
+    assert done.returncode == 2
+    lines = without_clock(done.stdout)
+    assert "web: Try failed, and is tried again, 1 times at most: non-zero return code" in lines
+    assert "web: Try failed: non-zero return code" in lines
+    done = runs.piped(tasks, hosts="all:!all")
+    assert (done.returncode, done.stdout) == (0, "A play: no host, nothing to do.\n")
 
 
 def test_hosts_that_are_away_warnings_and_deprecations_are_told(runs: Runs):
