@@ -25,7 +25,9 @@ _BAD = ("failed", "rolled_back", "rollback_failed", "lost", "unreachable")
 
 _STEPS = {
     "lab_health_check": "gate",
+    "lab_log": "note",
     "lab_rollout": "note",
+    "lab_tell": "tell",
     "nix_copy": "copy",
     "nix_flake_update": "build",
     "nix_realise": "copy",
@@ -39,8 +41,7 @@ _STEPS_OF_CLAIM = {
     "renewed": "claim",
     "settled": "settle",
     "released": "release",
-    "deferred": "note",
-    "cleared": "note",
+    "noted": "note",
 }
 # They take no time, or speak for themselves.
 _NO_STEP = (

@@ -64,7 +64,6 @@ ONE_FOR_THE_NIGHT = (
     "lab_max_bad",
     "lab_max_input_age",
     "lab_metrics_directory",
-    "lab_name",
     "lab_never_together",
     "lab_nix_options",
     "lab_notify",
@@ -79,6 +78,7 @@ ONE_FOR_THE_NIGHT = (
     "lab_soak",
     "lab_stages",
     "lab_state_directory",
+    "lab_title",
 )
 
 # Takes the value of a setting that has a language of its own apart; raises LabError for one that cannot be meant.

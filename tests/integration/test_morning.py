@@ -124,7 +124,7 @@ def morning() -> Iterator[Morning]:
             lab.run(host, ["ln", "-sf", "/srv/log/lab-auto-update.log", LOG], check=True)
         fill_the_log(lab, "host7")
         fleet.says(
-            {"lab_metrics_directory": str(lab.directory / "metrics"), "lab_name": "attic"},
+            {"lab_metrics_directory": str(lab.directory / "metrics"), "lab_title": "attic"},
             {"dns": {"lab_depends_on": ["nas"]}, "host6": {"lab_reboot": "never"}},
         )
         before, targets = fleet.look("host9"), fleet.targets()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _page
@@ -47,7 +47,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: directory / f"{name}.html" for name in PAGES}
 
 
-def opened(chromium: Browser, file: Path, size: str = "wide", scheme: str = "light") -> tuple[Page, list[str]]:
+def opened(
+    chromium: Browser, file: Path, size: str = "wide", scheme: Literal["light", "dark"] = "light"
+) -> tuple[Page, list[str]]:
     """A page, and all that the browser said about it or asked for."""
     width, height = SIZES[size]
     page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -96,7 +98,7 @@ def test_the_keyboard_gets_past_the_beginning_and_to_every_link(chromium: Browse
     page, _noticed = opened(chromium, files["four"])
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    assert page.locator(".skip").bounding_box()["x"] >= 0
+    assert page.evaluate("document.querySelector('.skip').getBoundingClientRect().x") >= 0
     reached = {page.evaluate("document.activeElement.outerHTML")}
     for _number in range(page.locator("a").count()):
         page.keyboard.press("Tab")

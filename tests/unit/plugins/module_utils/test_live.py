@@ -63,7 +63,7 @@ def step_of(task: dict[str, Any]) -> str:
         ("Verify the host with its old system", "verify"),
         ("Ask others whether it is the controller that sees nobody", "witness"),
         ("Release the host, and let it remember how this ended", "release"),
-        ("Count on the host the nights in which it was left alone", "note"),
+        ("Tell the host how its night ended, and count those in which it was left alone", "note"),
         ("Wait until the host answers, before the next batch begins", "wait"),
         ("Show how the night went", ""),
         ("Judge what is known of this host so far", ""),
