@@ -221,7 +221,7 @@ def _unplanned(settings: Mapping[str, Any]) -> list[str]:
     short = {name.removeprefix("lab_"): value for name, value in settings.items()}
     kept = {name: short[name] for name in ("stages", "batch", "max_bad", "critical_stages", "never_together")}
     try:
-        _plan.plan([_plan.Host.of({"name": "web", **short} | {"managed": True, "stage": ""})], **kept)
+        _plan.plan([_plan.Host.of(short | {"name": "web", "managed": True, "stage": ""})], **kept)
     except LabError as error:
         return [str(error)]
     return []
