@@ -30,7 +30,7 @@ def ask(program: str, request: Mapping[str, Any], seconds: float) -> Answers:
     """Run a program that is beside this file with C(request), and end it when the time is over."""
     # it finds what this process finds, however that was started
     data = json.dumps({"path": sys.path, "seconds": seconds, **request})
-    argv = [sys.executable, "-P", str(Path(__file__).with_name(program))]
+    argv = [sys.executable, "-P", str(Path(__file__).parent / program)]
     try:
         done = _process.run(argv, timeout=seconds, data=data)
     except (LabError, OSError) as error:

@@ -72,6 +72,9 @@ def tell(
 
     C(state_directory) is the setting. All are told at once, and for no longer than C(timeout) seconds.
     """
+    if result.get("dry_run") is True:
+        # which changes nothing, and leaves what waits where it is
+        return {"receivers": [], "warnings": []}
     now = time.time()
     warnings: list[str] = []
     messages: list[Message] = []
@@ -154,10 +157,11 @@ class _Spool:
             if _notify.key_of_file(name) == receiver.key:
                 try:
                     messages.append(_notify.parse(self._state.text(name) or ""))
-                except (Unreadable, OSError) as error:
-                    why = error.strerror if isinstance(error, OSError) else error
-                    warnings.append(f"A message for {receiver} cannot be read, and is dropped: {why}")
+                except Unreadable as error:
+                    warnings.append(f"A message for {receiver} cannot be read, and is dropped: {error}")
                     warnings += self._remove(name)
+                except OSError as error:
+                    warnings.append(f"A message for {receiver} cannot be read, and waits: {error.strerror}.")
         return messages, warnings
 
     def _names(self) -> list[str]:

@@ -20,7 +20,7 @@ from email import message_from_bytes
 from email.header import decode_header, make_header
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -40,9 +40,9 @@ TIMEOUT = 25.0
 SLACK = 15.0
 KINDS = ("mail", "webhook")
 TROUBLES = {
-    "works": "",
-    "refuses": "connection refused",
-    "hangs": "no answer in time",
+    "works": dict.fromkeys(KINDS, ""),
+    "refuses": dict.fromkeys(KINDS, "connection refused"),
+    "hangs": dict.fromkeys(KINDS, "no answer in time"),
     "errs": {"mail": "it refuses the mail with 451", "webhook": "it answers 500"},
 }
 
@@ -111,12 +111,13 @@ def _serving_http(server: Server, bound: socket.socket) -> Iterator[None]:
                 while not over.wait(0.05):
                     self.wfile.write(b"x")
                 return
-            if not server.errs:
-                subject = json.loads(body)["title"] if self.headers["Content-Type"] == "application/json" else ""
-                server.got.append(Got(self.path, subject, body))
-            else:
-                server.got.append(Got(self.path, "refused", body))
-            self.send_response(500 if server.errs else 200)
+            is_letter = self.headers["Content-Type"] == "application/json" and not server.errs
+            subject = json.loads(body)["title"] if is_letter else "refused" if server.errs else ""
+            server.got.append(Got(self.path, subject, body))
+            status = 302 if path == "/moved/start" else 500 if server.errs else 200
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
 
         def log_message(self, *_words: object) -> None:
@@ -279,8 +280,7 @@ def test_a_receiver_is_told_at_once_or_by_the_next_run_and_exactly_once(story: S
 @pytest.mark.parametrize("trouble", [trouble for trouble in TROUBLES if trouble != "works"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_why_a_receiver_was_not_told_is_told(story: Story, kind: str, trouble: str):
-    why = TROUBLES[trouble]
-    words = why if isinstance(why, str) else why[kind]
+    words = TROUBLES[trouble][kind]
     told = story.told[0][kind, trouble]
     # where this machine is slow, the whole time may be over before the second attempt is
     assert told["error"] == words or (trouble == "hangs" and told["error"] == f"it was given up after {TIMEOUT:g} s")
@@ -393,6 +393,15 @@ def test_a_message_that_cannot_be_read_is_dropped_and_keeps_no_other_back(server
     assert not list(waiting.parent.glob("*.json"))
 
 
+def test_a_dry_run_tells_nobody_and_leaves_what_waits(server: Server, tmp_path: Path):
+    tell([server.url], bad(), tmp_path)
+    server.works()
+    for urls in ([server.url], []):
+        assert tell(urls, bad() | {"dry_run": True}, tmp_path) == {"receivers": [], "warnings": []}
+    assert server.got == []
+    assert tell([server.url], good(), tmp_path)["receivers"][0]["delivered"] == 1
+
+
 def test_where_nothing_can_be_kept_a_receiver_is_told_all_the_same(server: Server, tmp_path: Path):
     (tmp_path / _notifier.DIRECTORY).write_text("in the way")
     told = tell([server.url], bad(), tmp_path)
@@ -417,7 +426,7 @@ def test_a_message_outlives_a_run_that_is_killed_while_it_is_sent(server: Server
     assert run.stdin is not None
     run.stdin.write(server.url)
     run.stdin.close()
-    assert wait_for(lambda: list((tmp_path / _notifier.DIRECTORY).glob("*.json")) and children(run.pid), 60)
+    assert wait_for(lambda: any((tmp_path / _notifier.DIRECTORY).glob("*.json")) and children(run.pid) != [], 60)
     (child,) = children(run.pid)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
@@ -477,8 +486,8 @@ def test_start_and_end_are_reported_with_the_run_and_what_it_was(server: Server)
     server.works()
     url = f"http://127.0.0.1:{server.port}/ping/{SECRET}"
     body = _notify.ping_body(bad(), "attic")
-    for what in ("start", "success", "fail"):
-        assert _ping.ping(url, what, bad()["run_id"], body if what == "fail" else "") == []  # type: ignore[arg-type]
+    for what in get_args(_notify.Ping):
+        assert _ping.ping(url, what, bad()["run_id"], body if what == "fail" else "") == []
     paths = [urlsplit(one.to) for one in server.got]
     assert [one.path for one in paths] == [f"/ping/{SECRET}{more}" for more in ("/start", "", "/fail")]
     (rid,) = {parse_qs(one.query)["rid"][0] for one in paths}
@@ -510,10 +519,39 @@ def test_a_ping_that_fails_is_told_and_has_an_end(server: Server, trouble: str, 
     assert len(server.got) == (2 if trouble == "errs" else 0)
 
 
-def test_a_page_to_which_a_ping_is_sent_elsewhere_is_no_answer(tmp_path: Path):
+def test_a_ping_that_is_sent_elsewhere_was_not_taken(server: Server):
+    server.works()
+    (warning,) = _ping.ping(f"http://127.0.0.1:{server.port}/moved", "start", "x")
+    assert warning == "The start of this run was not reported to lab_ping_url: it answers 302."
+    assert {urlsplit(one.to).path for one in server.got} == {"/moved/start"}
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+def test_what_a_process_has_said_counts_when_it_is_ended(tmp_path: Path):
     program = tmp_path / "hangs.py"
     program.write_text(
         "import json, sys, time\njson.load(sys.stdin)\nprint('{\"x\": 1}\\n{', flush=True)\ntime.sleep(60)"
     )
     said, trouble = _child.ask(str(program), {}, 3)
     assert (said, trouble) == ([{"x": 1}], "it was given up after 3 s")
+
+
+def test_a_process_that_fails_is_told_without_its_words(tmp_path: Path):
+    program = tmp_path / "fails.py"
+    program.write_text(f"raise SystemExit('{SECRET}')")
+    assert _child.ask(str(program), {}, 30) == ([], "its process ended with 1")
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that is not apprise, and misbehaves in other ways, too."""
+    (tmp_path / "apprise.py").write_text(
+        "import os\nos.write(1, b'{\"understood\": true}\\n')\n"
+        "class AppriseAsset:\n    def __init__(self, **_): print('7')\n"
+        "class Apprise:\n    def __init__(self, asset): pass\n    def add(self, one): pass\n"
+        "    instantiate = staticmethod(lambda url, asset: url)\n"
+        f"    def notify(self, **_): os.write(1, b'[]'); raise BufferError('{SECRET}')\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    told = tell([f"json://misbehaves.example/{SECRET}"], bad(), tmp_path)
+    assert told["receivers"][0]["error"] == "it could not be told, and nothing says why"
+    assert without_secret(told)

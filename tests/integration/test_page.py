@@ -17,6 +17,7 @@ from tests import nights
 CHROMIUM = "/usr/bin/chromium"
 FORMER = [nights.of_many(60, number, ("updated", "pending", "lost")) for number in range(14, 0, -1)]
 LONG = "web-that-has-a-name-as-long-as-names-may-be.and-a-domain-beside-it.example.org"
+Scheme = Literal["light", "dark"]
 PAGES = {
     "four": _page.page(nights.of_many(4, words=("updated", "unchanged")), FORMER, lab="home"),
     "sixty": _page.page(nights.of_many(60, words=("updated", "held", "updated", "lost", "unchanged")), FORMER),
@@ -48,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def opened(
-    chromium: Browser, file: Path, size: str = "wide", scheme: Literal["light", "dark"] = "light"
+    chromium: Browser, file: Path, size: str = "wide", scheme: Scheme = "light"
 ) -> tuple[Page, list[str]]:
     """A page, and all that the browser said about it or asked for."""
     width, height = SIZES[size]
@@ -65,7 +66,7 @@ def opened(
 @pytest.mark.parametrize(("size", "scheme"), [("wide", "dark"), ("narrow", "light")])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_quiet_fits_and_is_accessible(
-    chromium: Browser, files: dict[str, Path], name: str, size: str, scheme: str
+    chromium: Browser, files: dict[str, Path], name: str, size: str, scheme: Scheme
 ):
     page, noticed = opened(chromium, files[name], size, scheme)
     assert noticed == []

@@ -51,7 +51,7 @@ MODES: tuple[_notify.Mode, ...] = ("on_error", "on_reboot_or_error", "on_change"
     ],
 )
 def test_a_night_is_told_from_the_mode_on_that_it_is_worth(night: dict[str, Any], first: str):
-    assert [mode for mode in MODES if _notify.due(mode, night)] == list(MODES[MODES.index(first) :])  # type: ignore[arg-type]
+    assert [mode for mode in MODES if _notify.due(mode, night)] == list(MODES[MODES.index(first) :])
 
 
 def test_the_modes_are_all_and_every_outcome_is_judged():
