@@ -48,9 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: directory / f"{name}.html" for name in PAGES}
 
 
-def opened(
-    chromium: Browser, file: Path, size: str = "wide", scheme: Scheme = "light"
-) -> tuple[Page, list[str]]:
+def opened(chromium: Browser, file: Path, size: str = "wide", scheme: Scheme = "light") -> tuple[Page, list[str]]:
     """A page, and all that the browser said about it or asked for."""
     width, height = SIZES[size]
     page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
