@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _boot_once, _host, _recovery
+from ansible_collections.homelab.nixos.plugins.module_utils import _boot_once, _entries, _host, _log_files, _recovery
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
@@ -58,6 +58,13 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
         "proven": proven,
         "proven_since": proven_since(run) if proven == current else None,
     }
+
+
+def log(since: float, newest: int) -> dict[str, object]:
+    """What this host's log of the nights has to tell, see L(worth_telling)."""
+    found, skipped = _log_files.read(_log_files.PATH, since, newest)
+    told = _entries.worth_telling(found, since, newest)
+    return {"records": [entry.as_result() for entry in told], "skipped": skipped}
 
 
 def proven_since(run: Run) -> int | None:
