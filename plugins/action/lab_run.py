@@ -146,5 +146,7 @@ def _others(hosts: Collection[str], task_vars: Mapping[str, Any]) -> list[dict[s
     for name in task_vars["groups"]["all"]:
         if name not in hosts:
             needed = _specification.typed({need: hostvars[name].get(need) for need in needs}).settings
-            found.append({"name": name, **{need.removeprefix("lab_"): needed[need] for need in needs}})
+            managed = _specification.typed({"lab_managed": hostvars[name].get("lab_managed", True)}).settings
+            told = {need.removeprefix("lab_"): needed[need] for need in needs}
+            found.append({"name": name, "managed": managed.get("lab_managed", True), **told})
     return found

@@ -72,7 +72,8 @@ RETURN = r"""
 _value:
   description:
     - V(text), the summary; V(failure), which is empty when all is well; V(result), the night as plain values, without
-      secrets, see C(docs/awx.md).
+      secrets, see C(docs/awx.md); V(knows), what each host that answered said of itself last, as
+      M(homelab.nixos.nixos_info) has it.
   type: dict
 """
 
@@ -108,7 +109,10 @@ def report(
             seconds=seconds,
             dry_run=dry_run,
             failure=failure,
+            notes=[*_report.rejected_words(prepare or {}), *_report.notes(nights, rollout)],
+            warned=_report.warned(nights, rollout),
         ),
+        "knows": _artifacts.knowledge(nights, rollout.deferrals),
     }
 
 

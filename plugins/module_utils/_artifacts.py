@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
 from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word, steps
-from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
+from ansible_collections.homelab.nixos.plugins.module_utils._redact import plain
 from ansible_collections.homelab.nixos.plugins.module_utils._report import NAMES_SHOWN, PACKAGES_SHOWN
 
 VERSION = 1
@@ -20,6 +20,18 @@ VERSION = 1
 _LOCK = ("url", "rev", "last_modified", "nar_hash")
 # where a host was looked at, the last first
 _LOOKS = ("rollback_proof", "proof", "look_again", "probe")
+# what people call the steps that take time
+_SPANS = {
+    "probe": "probe",
+    "copy": "copy",
+    "activation": "activation",
+    "verification": "verification",
+    "reboot": "reboot",
+    "reboot_verification": "verification",
+    "rollback": "rollback",
+    "rollback_reboot": "rollback",
+    "rollback_verification": "rollback",
+}
 
 
 def artifacts(
@@ -31,8 +43,13 @@ def artifacts(
     seconds: float,
     dry_run: bool,
     failure: str,
+    notes: Sequence[str] = (),
+    warned: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a night was: C(nights) maps each host to its outcome, C(failure) says why the run fails, if it does."""
+    """What a night was: C(nights) maps each host to its outcome, C(failure) says why the run fails, if it does.
+
+    C(notes) are sentences for people, C(warned) the hosts among them that were C(stale) or C(deferred) for too long.
+    """
     told = {
         "version": VERSION,
         "run_id": run_id,
@@ -47,9 +64,11 @@ def artifacts(
         "hosts": {host: _host(night) for host, night in sorted(nights.items())},
         "inputs": [_input(each) for each in prepare.get("inputs") or ()],
         "lock_hash": prepare.get("lock_hash"),
+        "spans": _of_the_night(prepare),
+        "notes": list(notes),
+        "warned": dict(warned or {}),
     }
-    redacted: dict[str, Any] = _redacted(told)
-    return redacted
+    return plain(told)
 
 
 def _host(night: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +90,38 @@ def _host(night: Mapping[str, Any]) -> dict[str, Any]:
         "changes": package_words({**packages, "closure_delta": None}, PACKAGES_SHOWN, NAMES_SHOWN),
         "closure_delta": packages.get("closure_delta"),
         "durations": {step: round(seconds, 1) for step, seconds in took.items() if step in made},
+        "spans": [_span(word, **made[step]["span"]) for step, word in _SPANS.items() if "span" in made.get(step, {})],
     }
+
+
+def knowledge(
+    nights: Mapping[str, Mapping[str, Any]], deferrals: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """What each host that answered said of itself last, with the nights in which it was left alone as counted now."""
+    known = {}
+    for host, night in nights.items():
+        made = steps(night.get("evidence") or {})
+        look = next((made[step] for step in _LOOKS if made.get(step, {}).get("systems")), None)
+        if look is not None:
+            counted = deferrals.get(host) or {}
+            known[host] = {**look, "deferrals": counted["deferrals"]} if "deferrals" in counted else look
+    return known
+
+
+def _of_the_night(prepare: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """When the inputs were updated, and when everything was built after that."""
+    durations = _numbers(prepare.get("durations"))
+    began = prepare.get("span", {}).get("began")
+    spans = []
+    for step in ("update", "build"):
+        if began is not None and step in durations:
+            spans.append(_span(step, began, durations[step]))
+            began += durations[step]
+    return spans
+
+
+def _span(step: str, began: float, seconds: float) -> dict[str, Any]:
+    return {"step": step, "began": round(began, 1), "seconds": round(seconds, 1)}
 
 
 def _input(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,14 +137,3 @@ def _input(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _numbers(given: Mapping[str, Any] | None) -> dict[str, float]:
     return {str(name): round(float(seconds), 1) for name, seconds in (given or {}).items()}
-
-
-def _redacted(value: Any) -> Any:
-    """Plain values of what may be values of Ansible's, without secrets."""
-    if isinstance(value, Mapping):
-        return {str(name): _redacted(each) for name, each in value.items()}
-    if isinstance(value, str):
-        return redact(str(value))
-    if isinstance(value, Sequence):
-        return [_redacted(each) for each in value]
-    return value

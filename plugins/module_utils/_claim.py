@@ -29,12 +29,15 @@ _UPTIME = "/proc/uptime"
 OUTCOMES: tuple[Word, ...] = get_args(Word)
 # the outcomes after which a system is not one that failed here
 _GOOD = ("updated", "pending")
+# the outcomes of a host that has what it should have
+_RIGHT = (*_GOOD, "unchanged")
 # which states an option goes with; it would be ignored by others
 _OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("renewed",): ("step", "guard_seconds", "resume"),
     ("renewed", "released"): ("proven",),
-    ("released",): ("outcome", "remember"),
-    ("released", "deferred"): ("reason",),
+    ("released",): ("remember", "rebooted"),
+    ("released", "noted"): ("outcome", "reason"),
+    ("noted",): ("deferral",),
 }
 
 
@@ -59,6 +62,7 @@ class Ending:
     reason: str = ""
     remember: bool = False
     proven: bool = False
+    rebooted: bool = False
 
 
 def claimant(params: Mapping[str, Any], dry_run: bool) -> Claimant:
@@ -84,6 +88,12 @@ def claimant(params: Mapping[str, Any], dry_run: bool) -> Claimant:
     )
 
 
+def ending(params: Mapping[str, Any]) -> Ending:
+    """How it ends, of the options of the module that say so."""
+    words = (params["outcome"] or "", params["reason"])
+    return Ending(*words, params["remember"], params["proven"], params["rebooted"])
+
+
 def take(run: Run, state: State, who: Claimant) -> dict[str, object]:
     """Become the holder, or stay it."""
     boot_id = _host.boot_id(run)
@@ -91,10 +101,13 @@ def take(run: Run, state: State, who: Claimant) -> dict[str, object]:
         found = state.transaction()
         now = time.time()
         taken = _taken(found, who, now, boot_id)
-        if taken != found and not who.dry_run:
-            state.write(taken)
         # one more minute for the same holder is no change
         had_it = isinstance(found, Transaction) and not _transaction.is_over(found, now, None)
+        if taken != found and not who.dry_run:
+            if not had_it:
+                # before all else: a host that cannot keep a record of what is done to it is left alone
+                state.log.write(state.record(who.run_id, "claim", "begun", details={"controller": who.controller}))
+            state.write(taken)
         return {"changed": not had_it, "transaction": taken.as_result()}
 
 
@@ -163,7 +176,15 @@ def settle(run: Run, state: State, who: Claimant) -> dict[str, object]:
         return {"changed": found is not None, "transaction": left_by, "outcome": None, "reason": "", "left_by": left_by}
     # it may take a wait, a boot loader, an activation and another boot loader
     mine = _taken(None, replace(who, seconds=min(4 * who.seconds, _transaction.LONGEST)), time.time(), boot_id)
-    told = _settle.settle(run, state, mine, who.seconds, who.dead_run)
+    try:
+        told = _settle.settle(run, state, mine, who.seconds, who.dead_run)
+    except LabError as error:
+        if "held_by" not in error.data:
+            status = str(error.data.get("outcome", "failed"))
+            state.log.note(state.record(who.run_id, "settle", status, details={"reason": error.what}))
+        raise
+    if told["left_by"] is not None:
+        state.log.note(state.record(who.run_id, "settle", str(told["outcome"]), details={"reason": told["reason"]}))
     return {"changed": told["left_by"] is not None, "transaction": None, **told}
 
 
@@ -191,24 +212,26 @@ def release(run: Run, state: State, who: Claimant, ending: Ending) -> dict[str, 
                 # a count that stays where it is stops nobody
                 with suppress(LabError):
                     state.clear_deferrals()
-            state.close(ending.outcome, ending.reason, now)
+            state.close(ending.outcome, ending.reason, now, rebooted=ending.rebooted)
         return {"changed": True, "transaction": None}
 
 
-def defer(state: State, who: Claimant, reason: str) -> dict[str, object]:
-    """Count on the host that it asked not to be touched in this run, whoever holds it."""
-    before = state.deferrals()
+def note(state: State, who: Claimant, ending: Ending, deferral: bool) -> dict[str, object]:
+    """Tell the host how this run ended for it, whoever holds it; and count that it asked not to be touched."""
+    before = after = state.deferrals()
     now = time.time()
-    counted = _state.deferred(before, reason, who.run_id, now) if who.dry_run else state.defer(reason, who.run_id, now)
-    return {"changed": counted != before, "deferrals": dict(vars(counted))}
-
-
-def clear(state: State, who: Claimant) -> dict[str, object]:
-    """Forget that this host asked not to be touched: it was found right."""
-    before = state.deferrals()
-    if before is not None and not who.dry_run:
-        state.clear_deferrals()
-    return {"changed": before is not None, "deferrals": None}
+    if deferral:
+        after = _state.deferred(before, ending.reason, who.run_id, now)
+    elif ending.outcome in _RIGHT:
+        after = None
+    if not who.dry_run:
+        if after is None and before is not None:
+            state.clear_deferrals()
+        elif after is not None and after != before:
+            state.defer(ending.reason, who.run_id, now)
+        if not _has_its_record(state, who):
+            state.log.note(state.record(who.run_id, "outcome", ending.outcome, details={"reason": ending.reason}))
+    return {"changed": after != before, "deferrals": None if after is None else dict(vars(after))}
 
 
 def _let_it_stay(run: Run) -> None:
@@ -272,6 +295,13 @@ def _keep(state: State, target: str, who: Claimant, ending: Ending, now: float) 
         # a list that cannot be read is named by the next gate; this update went well
         with suppress(Unreadable):
             state.forget_failed(target)
+
+
+def _has_its_record(state: State, who: Claimant) -> bool:
+    """Whether the log has the end of this run, or will have it when the run lets go of this host."""
+    found = state.transaction()
+    holds = isinstance(found, Transaction) and _transaction.is_own(found, who.controller, who.run_id)
+    return holds or _was_released(state, who)
 
 
 def _was_released(state: State, who: Claimant) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 _HIDDEN = "***"
+_CUT = " …"
 # what a name ends with whose value is a secret
 _NAMES = r"(?:password|passwd|passphrase|secret|token|credential|(?:api|access|private)[-_]?key)"
 _VALUE = r"(?P<value>\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|[^\s&\"']+)"
@@ -134,6 +136,18 @@ def redacted(value: object) -> object:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         changed = {name: clean for name, one in fields.items() if (clean := redacted(one)) != one}
         return dataclasses.replace(value, **changed) if changed else value
+    return value
+
+
+def plain(value: Any, longest: int | None = None) -> Any:
+    """Plain values of what may be values of Ansible's, texts redacted and, beyond C(longest) characters, cut off."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one, longest) for name, one in value.items()}
+    if isinstance(value, str):
+        text = redact(str(value))
+        return text if longest is None or len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+    if isinstance(value, Sequence):
+        return [plain(one, longest) for one in value]
     return value
 
 

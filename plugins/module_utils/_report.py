@@ -88,17 +88,31 @@ def notes(nights: Mapping[str, Mapping[str, Any]], rollout: Rollout) -> list[str
             )
         if host.get("canary") and night["outcome"] in ("unreachable", "deferred"):
             told.append(f"The canary {name} did not take part, it was {night['outcome']}.")
-        days = int((rollout.now - seen.get(name, rollout.now)) // 86400)
-        if days >= int(host.get("stale_after") or _NEVER):
+        if days := _stale_days(host, rollout):
             told.append(f"{name} has not been updated for {days} days, since {iso_date(seen[name])}.")
-        count = (rollout.deferrals.get(name) or {}).get("deferrals") or {}
-        if night.get("deferral") and count.get("nights", 0) >= int(host.get("defer_warn_after") or _NEVER):
+        if count := _left_alone(host, night, rollout):
             told.append(
                 f"{name} was left alone in {count['nights']} nights in a row, since {iso_date(count['since'])}."
             )
     if rollout.noted.get("failed"):
         told.append(f"How far the rollout has come could not be written down: {rollout.noted.get('msg', '')}")
     return told
+
+
+def warned(nights: Mapping[str, Mapping[str, Any]], rollout: Rollout) -> dict[str, str]:
+    """The hosts that were not updated, or were left alone, for as long as their owner wants to be warned of."""
+    told = {}
+    for host in rollout.hosts:
+        if _left_alone(host, nights[host["name"]], rollout):
+            told[host["name"]] = "deferred"
+        if _stale_days(host, rollout):
+            told[host["name"]] = "stale"
+    return told
+
+
+def rejected_words(prepare: Mapping[str, Any]) -> list[str]:
+    """A sentence for each input that stayed behind."""
+    return [f"Input {name} was left alone: {why}" for name, why in (prepare.get("rejected_inputs") or {}).items()]
 
 
 def table(
@@ -120,7 +134,7 @@ def table(
     if dry_run:
         lines.append("Dry run: this is what a night would do; nothing was changed.")
     lines += [f"Input {text}" for text in input_words(prepare.get("inputs") or ())]
-    lines += [f"Input {name} was left alone: {why}" for name, why in (prepare.get("rejected_inputs") or {}).items()]
+    lines += rejected_words(prepare)
 
     for text in notes(nights, rollout) if rollout is not None else ():
         lines += textwrap.wrap(text, _WIDTH, subsequent_indent=_INDENT, break_on_hyphens=False)
@@ -158,6 +172,20 @@ def input_words(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
         + (f"\n{_INDENT}{one['compare']}" if one.get("compare") else "")
         for one in inputs
     ]
+
+
+def _stale_days(host: Mapping[str, Any], rollout: Rollout) -> int:
+    """For how many days a host was not seen to be right, 0 where that is no matter yet."""
+    seen = (rollout.noted.get("current") or {}).get(host["name"], rollout.now)
+    days = int((rollout.now - seen) // 86400)
+    return days if days >= int(host.get("stale_after") or _NEVER) else 0
+
+
+def _left_alone(host: Mapping[str, Any], night: Mapping[str, Any], rollout: Rollout) -> Mapping[str, Any]:
+    """The count of the nights in which a host was left alone, empty where that is no matter yet."""
+    count: Mapping[str, Any] = (rollout.deferrals.get(host["name"]) or {}).get("deferrals") or {}
+    matters = night.get("deferral") and count.get("nights", 0) >= int(host.get("defer_warn_after") or _NEVER)
+    return count if matters else {}
 
 
 def _made(night: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -63,8 +63,11 @@ ONE_FOR_THE_NIGHT = (
     "lab_inputs",
     "lab_max_bad",
     "lab_max_input_age",
+    "lab_metrics_directory",
     "lab_never_together",
     "lab_nix_options",
+    "lab_report_directory",
+    "lab_report_keep",
     "lab_resume",
     "lab_signing_key",
     "lab_soak",
@@ -143,6 +146,7 @@ BOUNDS = {
     "lab_reboot_delay": _WAIT,
     "lab_reboot_timeout": _STEP,
     "lab_settle": _WAIT,
+    "lab_report_keep": Bounds("a number of nights", 1),
     "lab_soak": Bounds("a number of seconds", 0),
     "lab_stale_after": Bounds("a number of days", 1),
     "lab_user_idle": Bounds("a number of minutes", 0),
@@ -331,7 +335,7 @@ def _numbers(host: Host) -> Iterator[_Wrong]:
 def _paths(host: Host) -> Iterator[_Wrong]:
     wanted = {name: [_text(host.settings, name)] for name in ("lab_flake", "lab_hold_file")}
     wanted["lab_mounts"] = _words(host.settings, "lab_mounts")
-    for name in ("lab_state_directory", *_KEYS):
+    for name in ("lab_metrics_directory", "lab_report_directory", "lab_state_directory", *_KEYS):
         if path := _text(host.settings, name):
             wanted[name] = [path]
     for name, paths in wanted.items():

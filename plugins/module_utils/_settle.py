@@ -85,10 +85,8 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
             # a list that cannot be read is named by the gate
             with suppress(Unreadable):
                 state.forget_failed(found.target)
-        if isinstance(found, Transaction):
-            # the record is of the run that did all this
-            state.write(found)
-        state.close(word, reason, time.time())
+        # the record is of the run that did all this
+        state.close(word, reason, time.time(), found if isinstance(found, Transaction) else None)
     return {"outcome": word, "reason": reason, "left_by": left_by}
 
 

@@ -18,8 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _resume, _rollout, _transaction
+from ansible_collections.homelab.nixos.plugins.module_utils import _log, _resume, _rollout, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._log import Log
+from ansible_collections.homelab.nixos.plugins.module_utils._record import Record
 from ansible_collections.homelab.nixos.plugins.module_utils._resume import Note
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn, Transaction
 
@@ -79,10 +81,15 @@ def directory_of_user() -> str:
 
 
 class State:
-    """What this host keeps of its updates. Nothing is touched until one of the methods is called."""
+    """What this host keeps of its updates. Nothing is touched until one of the methods is called.
+
+    C(log) is what it tells of them.
+    """
 
     def __init__(self, directory: str = DIRECTORY) -> None:
         self.directory = directory
+        # a directory of somebody else's has its log in it
+        self.log = Log(_log.PATH if directory == DIRECTORY else self.path(os.path.basename(_log.PATH)), directory)
         self._depth = 0
 
     def path(self, name: str) -> str:
@@ -114,32 +121,60 @@ class State:
             return Torn(f"{path} cannot be read: {error.strerror}.")
 
     def write(self, transaction: Transaction) -> None:
-        """Make it the note of who is changing this host."""
+        """Make it the note of who is changing this host; the log is told of each step that begins."""
         with self.locked():
+            before = self.transaction()
             self._replace(TRANSACTION, _transaction.dump(transaction))
+        begins = (transaction.run_id, transaction.step)
+        # that it was claimed is told by who claims it, before anything else
+        known = transaction.step == "claimed" or (
+            isinstance(before, Transaction) and begins == (before.run_id, before.step)
+        )
+        if not known:
+            details = {"from": transaction.origin, "target": transaction.target}
+            self.log.note(self.record(transaction.run_id, transaction.step, "begun", details=details))
 
-    def close(self, outcome: str, reason: str, now: float) -> None:
-        """End what is open: it becomes the last transaction, and the host is nobody's. A torn one is kept as it is."""
+    def record(
+        self,
+        run_id: str,
+        operation: str,
+        status: str,
+        seconds: float | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> Record:
+        """A record of this machine, of now."""
+        return Record(run_id, time.time(), os.uname().nodename, operation, status, seconds, details or {})
+
+    def close(
+        self, outcome: str, reason: str, now: float, ended: Transaction | None = None, rebooted: bool = False
+    ) -> None:
+        """End what is open: it becomes the last transaction, and the host is nobody's. A torn one is kept as it is.
+
+        C(ended) is the one that it was, where another run has ended it.
+        """
         with self.locked(), _telling(self.path(TRANSACTION)):
-            found = self.transaction()
+            found = ended or self.transaction()
             if found is None:
                 raise LabError("Nobody is changing this host, so there is nothing to end.", "Take it first.")
             if isinstance(found, Torn):
                 kept: dict[str, object] = {"version": _transaction.VERSION, "torn": self._remains()}
             else:
                 kept = found.as_result()
-            ended = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
+            last = {**kept, "outcome": outcome, "reason": reason, "ended": int(now)}
             if outcome == "pending":
                 # it may be so night after night, and has been well since the first of them
                 before = self.last() or {}
                 same = before.get("outcome") == "pending" and before.get("target") == kept.get("target")
-                ended["pending_since"] = before.get("pending_since", int(now)) if same else int(now)
-            self._replace(LAST, _transaction.lines(ended))
+                last["pending_since"] = before.get("pending_since", int(now)) if same else int(now)
+            self._replace(LAST, _transaction.lines(last))
             os.unlink(self.path(TRANSACTION))
             for name in (BOOT_GUARD, RESUME, RESUMING):
                 with suppress(FileNotFoundError):
                     os.unlink(self.path(name))
             _sync(self.directory)
+        details = {"reason": reason, "from": kept.get("from"), "target": kept.get("target"), "rebooted": rebooted}
+        run_id, seconds = ("", None) if isinstance(found, Torn) else (found.run_id, now - found.since)
+        self.log.note(self.record(run_id, "outcome", outcome, seconds, details))
 
     def last(self) -> dict[str, object] | None:
         """The transaction that was ended last, with its end; one that cannot be read is none: nothing hangs on it."""

@@ -24,11 +24,11 @@ options:
       - V(settled) brings what a run left that did not end to exactly one outcome, and lets go of the host. One whose
         time is not up is its holder's, and makes this fail as with V(taken).
       - V(released) ends the transaction, which becomes the last one.
-      - V(deferred) counts on the host that it asked not to be touched in this run, once per run. The host need not be
-        this run's, and stays whose it is.
-      - V(cleared) forgets that count, as V(released) does with O(outcome=updated). For a host that was found right.
+      - V(noted) tells the host's log how this run ended for it, where that was not told when it was released. With
+        O(deferral), it is counted that the host asked not to be touched, once per run; the count ends with an outcome
+        of V(updated), V(pending) or V(unchanged). The host need not be this run's, and stays whose it is.
     type: str
-    choices: [taken, renewed, settled, released, deferred, cleared]
+    choices: [taken, renewed, settled, released, noted]
     default: taken
   run_id:
     description: The run, 1 to 64 letters, digits, dots, dashes and underscores.
@@ -60,13 +60,21 @@ options:
       - Filled in by the action plugin of M(homelab.nixos.nixos_reboot).
     type: str
   outcome:
-    description: With O(state=released), how it ended.
+    description: With O(state=released) or O(state=noted), how it ended.
     type: str
     choices: [updated, pending, unchanged, deferred, held, unreachable, failed, rolled_back, rollback_failed, lost]
   reason:
-    description: With O(state=released) or O(state=deferred), a sentence for people that says why.
+    description: With O(state=released) or O(state=noted), a sentence for people that says why.
     type: str
     default: ""
+  deferral:
+    description: With O(state=noted), whether the host asked not to be touched.
+    type: bool
+    default: false
+  rebooted:
+    description: With O(state=released), whether the host was rebooted, for its log.
+    type: bool
+    default: false
   remember:
     description:
       - With O(state=released), whether the target of the transaction is one that failed on this host.
@@ -134,8 +142,10 @@ EXAMPLES = r"""
 
 - name: Note that it did not want to be touched
   homelab.nixos.lab_claim:
-    state: deferred
+    state: noted
     run_id: 20261122T020000Z-7f3a
+    outcome: deferred
+    deferral: true
     reason: kim (pts/0, from 192.0.2.7) is logged in.
   become: true
   register: asked
@@ -158,7 +168,7 @@ EXAMPLES = r"""
 RETURN = r"""
 transaction:
   description: The transaction as it is now, V(null) when the host is nobody's.
-  returned: success, but for O(state=deferred) and O(state=cleared)
+  returned: success, but for O(state=noted)
   type: dict
   contains:
     version:
@@ -243,7 +253,7 @@ left_by:
   type: dict
 deferrals:
   description: The nights in a row in which the host asked not to be touched, V(null) when there are none.
-  returned: with O(state=deferred) or O(state=cleared)
+  returned: with O(state=noted)
   type: dict
   contains:
     nights:
@@ -297,7 +307,7 @@ def main() -> None:
         argument_spec={
             "state": {
                 "type": "str",
-                "choices": ["taken", "renewed", "settled", "released", "deferred", "cleared"],
+                "choices": ["taken", "renewed", "settled", "released", "noted"],
                 "default": "taken",
             },
             "run_id": {"type": "str", "required": True},
@@ -309,6 +319,8 @@ def main() -> None:
             "resume": {"type": "str", "no_log": True},
             "outcome": {"type": "str", "choices": list(_claim.OUTCOMES)},
             "reason": {"type": "str", "default": ""},
+            "deferral": {"type": "bool", "default": False},
+            "rebooted": {"type": "bool", "default": False},
             "remember": {"type": "bool", "default": False},
             "proven": {"type": "bool", "default": False},
             "patience": {"type": "int", "default": 0},
@@ -316,14 +328,16 @@ def main() -> None:
             "process": {"type": "dict"},
             "dead_run": {"type": "str"},
         },
-        required_if=[("state", "released", ("outcome",)), ("state", "deferred", ("reason",))],
+        required_if=[("state", "released", ("outcome",)), ("state", "noted", ("outcome",))],
         supports_check_mode=True,
     )
     params = module.params
+    state = State()
     try:
         _controller_side.refuse("lab_claim", params, ["patience"])
         who = _claim.claimant(params, module.check_mode)
-        run, state = door(module), State()
+        run = door(module)
+        ending = _claim.ending(params)
         if params["state"] == "taken":
             result = _claim.take(run, state, who)
         elif params["state"] == "renewed":
@@ -333,16 +347,13 @@ def main() -> None:
             )
         elif params["state"] == "settled":
             result = _claim.settle(run, state, who)
-        elif params["state"] == "deferred":
-            result = _claim.defer(state, who, params["reason"])
-        elif params["state"] == "cleared":
-            result = _claim.clear(state, who)
+        elif params["state"] == "noted":
+            result = _claim.note(state, who, ending, params["deferral"])
         else:
-            ending = _claim.Ending(params["outcome"], params["reason"], params["remember"], params["proven"])
             result = _claim.release(run, state, who, ending)
     except LabError as error:
-        module.fail_json(msg=str(error), **error.data)
-    module.exit_json(**result)
+        module.fail_json(msg=str(error), warnings=state.log.warnings, **error.data)
+    module.exit_json(**result, warnings=state.log.warnings)
 
 
 if __name__ == "__main__":

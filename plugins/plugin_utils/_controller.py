@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _state, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._log import Log
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Process
 
 MACHINE_ID = "/etc/machine-id"
+# what role and NixOS module give the user of the nights
+LOGS = "/var/log/lab-auto-update"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 # a process that is one of these has ended, and only its parent has not asked for it yet
 _ENDED = ("Z", "X")
@@ -47,6 +51,14 @@ def machine_id() -> str | None:
 def state_directory(setting: str = "") -> str:
     """Where this controller keeps what it has to remember: C(setting) when it is set, else root's or the user's."""
     return os.path.expandvars(os.path.expanduser(setting)) if setting else _state.directory_of_user()
+
+
+def log(setting: str = "") -> Log:
+    """The log of this controller: root's, the one that the service's user may write, or one in the state directory."""
+    found = State(state_directory(setting)).log
+    if os.geteuid() != 0 and os.access(LOGS, os.W_OK):
+        found.path = os.path.join(LOGS, os.path.basename(found.path))
+    return found
 
 
 def name() -> str:

@@ -32,12 +32,15 @@ class LabAction(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        began, clock = time.time(), time.monotonic()
         try:
             # a module begins by writing its options into the host's journal, and nobody knows what is in them
             found = self.perform({**(task_vars or {}), "ansible_no_target_syslog": True})
             result.update(redacted_results(found) if self._is_for_people else found)
         except LabError as error:
             result.update({"changed": False, **error.data, "failed": True, "msg": str(error)})
+        # for the report of the night: when the step began, in seconds since 1970, and how long it took
+        result["span"] = {"began": round(began, 1), "seconds": round(time.monotonic() - clock, 1)}
         return result
 
     def cleanup(self, force: bool = False) -> None:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,17 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 # NixOS has them in /etc, where a Python that is not from nixpkgs does not look
 PLACES = ("/etc/zoneinfo", "/usr/share/zoneinfo")
 _NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+
+
+def local() -> datetime.tzinfo:
+    """The time zone that this controller is in; UTC where it does not say."""
+    named = os.environ.get("TZ", "").removeprefix(":")
+    with suppress(LabError):
+        if named:
+            return zone(named)
+    with suppress(OSError, ValueError), open("/etc/localtime", "rb") as file:
+        return ZoneInfo.from_file(file)
+    return datetime.UTC
 
 
 def zone(name: str) -> ZoneInfo:

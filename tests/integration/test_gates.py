@@ -200,11 +200,11 @@ def test_a_night_that_left_a_host_alone_counts_once_and_an_update_ends_the_row(l
         return result
 
     reason = "admin (pts/0, from 192.0.2.7) is logged in."
-    first = claim("deferred", "night-1", reason=reason)
-    again = claim("deferred", "night-1", reason="Another one.")
+    first = claim("noted", "night-1", outcome="deferred", deferral=True, reason=reason)
+    again = claim("noted", "night-1", outcome="deferred", deferral=True, reason="Another one.")
     assert (first["changed"], again["changed"]) == (True, False)
     assert again["deferrals"] == first["deferrals"]
-    second = claim("deferred", "night-2", reason="It is busy.")["deferrals"]
+    second = claim("noted", "night-2", outcome="deferred", deferral=True, reason="It is busy.")["deferrals"]
     assert second == {**first["deferrals"], "nights": 2, "reason": "It is busy.", "run_id": "night-2"}
     assert json.loads(lab.read(HOST, f"{STATE}/deferrals.json") or "") == {"version": 1, **second}
 
@@ -221,6 +221,6 @@ def test_a_night_that_left_a_host_alone_counts_once_and_an_update_ends_the_row(l
     assert after["proven_since"] == info["proven_since"]
 
     # and a host that was found right, which nobody takes
-    claim("deferred", "night-4", reason=reason)
-    assert claim("cleared", "night-5")["changed"]
+    claim("noted", "night-4", outcome="deferred", deferral=True, reason=reason)
+    assert claim("noted", "night-5", outcome="unchanged")["changed"]
     assert lab.read(HOST, f"{STATE}/deferrals.json") is None

@@ -187,6 +187,8 @@ WAYS = {
     "lab_check_levels": Way(lambda text: {text: "required"}),
     "lab_controller": Way(itself, {"parent", "url"} | NOTHING),
     "lab_state_directory": Way(itself, PATHS | NOTHING),
+    "lab_report_directory": Way(itself, PATHS | NOTHING),
+    "lab_metrics_directory": Way(itself, PATHS | NOTHING),
     "lab_reboot_message": Way(itself, WORD | NOTHING, _announced),
 }
 # and where a dictionary has names, these

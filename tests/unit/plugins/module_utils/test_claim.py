@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _host
@@ -131,8 +131,20 @@ def test_what_is_proven_again_stays_as_old_as_it_was(run: Programs, state: State
     assert run.asked == []
 
 
+def leave_alone(state: State, who: Claimant, reason: str) -> dict[str, object]:
+    return _claim.note(state, who, Ending("deferred", reason), deferral=True)
+
+
+def find_right(state: State, who: Claimant) -> dict[str, object]:
+    return _claim.note(state, who, Ending("unchanged"), deferral=False)
+
+
+def records(state: State) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(state.log.path).read_text().splitlines()]
+
+
 def count(state: State, who: Claimant, reason: str) -> dict[str, Any]:
-    found = _claim.defer(state, who, reason)["deferrals"]
+    found = leave_alone(state, who, reason)["deferrals"]
     assert isinstance(found, dict)
     return found
 
@@ -140,7 +152,7 @@ def count(state: State, who: Claimant, reason: str) -> dict[str, Any]:
 def test_a_night_in_which_a_host_was_left_alone_counts_once_and_a_good_end_ends_the_row(run: Programs, state: State):
     first = count(state, US, "kim is logged in.")
     assert state.deferrals() == Deferrals(**first)
-    assert _claim.defer(state, US, "kim is logged in, still.") == {"changed": False, "deferrals": first}
+    assert leave_alone(state, US, "kim is logged in, still.") == {"changed": False, "deferrals": first}
     # it asked not to be touched, and somebody else touches it: both are so
     _claim.take(run, state, THEM)
     second = count(state, replace(US, run_id="run-2"), "A backup runs.")
@@ -151,22 +163,74 @@ def test_a_night_in_which_a_host_was_left_alone_counts_once_and_a_good_end_ends_
         found = state.deferrals()
         assert (found.nights if found else None) == nights
     assert count(state, US, "kim is logged in.")["nights"] == 1
-    assert _claim.clear(state, US) == {"changed": True, "deferrals": None}
-    assert _claim.clear(state, US) == {"changed": False, "deferrals": None}
+    assert find_right(state, US) == {"changed": True, "deferrals": None}
+    assert find_right(state, US) == {"changed": False, "deferrals": None}
     assert state.deferrals() is None
 
 
 def test_a_dry_run_counts_and_clears_nothing(state: State):
     assert count(state, DRY, "kim is logged in.")["nights"] == 1
-    assert not _claim.clear(state, DRY)["changed"]
+    assert not find_right(state, DRY)["changed"]
     assert not os.path.exists(state.directory)
-    _claim.defer(state, US, "kim is logged in.")
-    assert not _claim.defer(state, DRY, "kim is logged in.")["changed"]
+    leave_alone(state, US, "kim is logged in.")
+    assert not leave_alone(state, DRY, "kim is logged in.")["changed"]
     assert count(state, replace(DRY, run_id="run-2"), "x")["nights"] == 2
-    assert _claim.clear(state, DRY)["changed"]
+    assert find_right(state, DRY)["changed"]
     found = state.deferrals()
     assert found is not None
     assert found.nights == 1
+
+
+def test_the_log_has_each_step_that_begins_and_one_end_for_each_run(run: Programs, state: State):
+    _claim.take(run, state, US)
+    _claim.take(run, state, US)
+    for step in ("activation", "activation", "commit"):
+        _claim.renew(run, state, US, cast(Step, step))
+    _claim.release(run, state, US, Ending("rolled_back", "web.service is failed.", rebooted=True))
+    _claim.release(run, state, US, Ending("rolled_back", "web.service is failed."))
+    # the night tells every host how it ended
+    _claim.note(state, US, Ending("rolled_back", "web.service is failed."), deferral=False)
+    leave_alone(state, replace(US, run_id="run-2"), "kim is logged in.")
+    told = [(one["run_id"], one["seq"], one["operation"], one["status"]) for one in records(state)]
+    assert told == [
+        ("run-1", 1, "claim", "begun"),
+        ("run-1", 2, "activation", "begun"),
+        ("run-1", 3, "commit", "begun"),
+        ("run-1", 4, "outcome", "rolled_back"),
+        ("run-2", 1, "outcome", "deferred"),
+    ]
+    assert records(state)[3]["details"] == {
+        "reason": "web.service is failed.",
+        "from": None,
+        "target": None,
+        "rebooted": True,
+    }
+    assert state.log.warnings == []
+
+
+def test_a_host_that_is_held_has_no_end_of_that_run_yet(run: Programs, state: State):
+    _claim.take(run, state, US)
+    _claim.note(state, US, Ending("pending"), deferral=False)
+    assert [one["operation"] for one in records(state)] == ["claim"]
+
+
+def test_a_host_that_cannot_keep_a_record_is_not_taken(run: Programs, state: State):
+    os.makedirs(state.directory)
+    state.log.path = "/dev/full"
+    with pytest.raises(LabError, match=r"/dev/full cannot be written: No space left on device\."):
+        _claim.take(run, state, US)
+    assert state.transaction() is None
+
+
+def test_a_host_that_has_no_room_for_records_any_more_is_brought_to_its_end(run: Programs, state: State):
+    _claim.take(run, state, US)
+    state.log.path = "/dev/full"
+    _claim.renew(run, state, US, "activation")
+    _claim.release(run, state, US, Ending("updated"))
+    assert state.transaction() is None
+    assert (
+        state.log.warnings == ["/dev/full cannot be written: No space left on device. The journal has the record."] * 2
+    )
 
 
 def test_a_count_that_cannot_be_cleared_does_not_keep_a_host_that_was_updated(run: Programs, state: State):
@@ -288,6 +352,8 @@ PARAMS: dict[str, Any] = {
     "reason": "",
     "remember": False,
     "proven": False,
+    "rebooted": False,
+    "deferral": False,
 }
 
 
@@ -307,10 +373,11 @@ def test_the_options_say_who_asks():
         ({"guard_seconds": 5}, "guard_seconds goes with"),
         ({"resume": "{}"}, "resume goes with state=renewed"),
         ({"proven": True}, "proven goes with state=renewed or released"),
-        ({"state": "taken", "reason": "x"}, "reason goes with state=released or deferred"),
-        ({"state": "deferred", "remember": True}, "remember goes with state=released"),
-        ({"state": "settled", "outcome": "updated"}, "outcome goes with state=released"),
+        ({"state": "taken", "reason": "x"}, "reason goes with state=released or noted"),
+        ({"state": "noted", "remember": True}, "remember goes with state=released"),
+        ({"state": "settled", "outcome": "updated"}, "outcome goes with state=released or noted"),
         ({"state": "renewed", "remember": True}, "remember goes with"),
+        ({"state": "released", "deferral": True}, "deferral goes with state=noted"),
     ],
 )
 def test_options_that_contradict_each_other_are_named(change: dict, words: str):
