@@ -11,13 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._record import VERSION, iso
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import checked_run_id
 
-VERSION = 1
 NIGHT = "night"
 CLAIM = "claim"
 OUTCOME = "outcome"
@@ -31,7 +31,7 @@ _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-
 
 @dataclass(frozen=True)
 class Entry:
-    """A record; C(time) is in seconds since 1970. What is in C(details) nobody has looked at."""
+    """A record that was read; what is in C(details) nobody has looked at."""
 
     run_id: str
     seq: int
@@ -78,11 +78,6 @@ def worth_telling(found: Sequence[Entry], since: float, newest: int) -> list[Ent
         for number, entry in enumerate(ordered)
         if number >= len(ordered) - newest or number == last or (entry.time >= since and tells(entry))
     ]
-
-
-def iso(seconds: float) -> str:
-    """A point in time as records have it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _record(line: object) -> Entry:

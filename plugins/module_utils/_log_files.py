@@ -11,7 +11,6 @@ from contextlib import suppress
 
 from ansible_collections.homelab.nixos.plugins.module_utils._entries import Entry, records
 
-PATH = "/var/log/lab-auto-update.log"
 # a year of nights of sixty hosts
 _MOST = 8 << 20
 

@@ -155,20 +155,20 @@ def timer(shown: Mapping[str, str]) -> tuple[bool, float | None]:
 def _told(looks: Mapping[str, Mapping[str, Any]], flake_host: str, controller: Controller, now: float) -> _Told:
     sources: list[list[Entry]] = []
     skipped = controller.skipped
-    # what the controller has seen itself comes first
     for name, look in looks.items():
         log = _mapping(look.get("log"))
         given = log.get("records")
         found, wrong = records(given if isinstance(given, (list, tuple)) else ())
         # whatever it calls itself; and of nights it knows nothing, unless it has the flake
         own = [
-            entry if entry.operation == NIGHT else replace(entry, host=name)
+            replace(entry, host="" if entry.operation == NIGHT else name)
             for entry in found
             if entry.operation != NIGHT or name == flake_host
         ]
         sources.append(own)
         skipped += wrong + len(found) - len(own) + (_whole(log.get("skipped")) or 0)
-    merged = _history.merged(controller.records, *sources)
+    # the same from every controller, as long as the flake's host answers
+    merged = _history.merged(*sources, controller.records)
     # by a clock that was wrong
     past = [entry for entry in merged if entry.time <= now + _DAY]
     return _Told(past, skipped + len(merged) - len(past))

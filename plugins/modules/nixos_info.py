@@ -29,6 +29,8 @@ options:
   log:
     description:
       - Tell as well what the log of the nights has, C(/var/log/lab-auto-update.log) and what it was rotated to.
+      - Then, where pipelining is on and the path of the host's Python is set, our own code goes there alone, without
+        what Ansible adds to a module, because this is asked of many hosts at once.
     type: dict
     suboptions:
       since:
@@ -347,34 +349,22 @@ from ansible_collections.homelab.nixos.plugins.module_utils import _controller_s
 from ansible_collections.homelab.nixos.plugins.module_utils._command import door
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._module import LabModule
-from ansible_collections.homelab.nixos.plugins.module_utils._state import HOLD, State, hold
+from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 
 def main() -> None:
     module = LabModule(
-        argument_spec={
-            "target": {"type": "path"},
-            "hold_file": {"type": "path", "default": HOLD},
-            "log": {
-                "type": "dict",
-                "options": {
-                    "since": {"type": "float", "required": True},
-                    "newest": {"type": "int", "default": 10},
-                },
-            },
-            "patience": {"type": "int", "default": 0},
-        },
-        supports_check_mode=True,
+        argument_spec={**_info.ARGUMENTS, "patience": {"type": "int", "default": 0}}, supports_check_mode=True
     )
-    log: dict[str, object] = {}
     try:
         _controller_side.refuse("nixos_info", module.params, ["patience"])
-        if module.params["log"]:
-            log = {"log": _info.log(**module.params["log"])}
-        found = _info.look(door(module), State(), module.params["target"])
-        module.exit_json(changed=False, **found, hold=hold(module.params["hold_file"]), **log)
     except LabError as error:
-        module.fail_json(msg=str(error), **error.data, **log)
+        module.fail_json(msg=str(error), **error.data)
+    wanted = {name: module.params[name] for name in _info.ARGUMENTS}
+    result = _info.answer(door(module), State(), **wanted)
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _entries, _hold, _log_files, _status
+from ansible_collections.homelab.nixos.plugins.module_utils import _entries, _hold, _log, _log_files, _status
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
 from ansible_collections.homelab.nixos.plugins.module_utils._entries import Entry
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
@@ -20,8 +20,6 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, 
 
 Query = Callable[[Mapping[str, Any]], Any]
 
-# of those who are not root
-LOG_DIRECTORY = "/var/log/lab-auto-update"
 NOTIFICATIONS = "notifications"
 _TIMER = (
     *("systemctl", "show", "--timestamp=unix", "--property=LoadState,NextElapseUSecRealtime"),
@@ -59,10 +57,11 @@ def lab(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], now: fl
 def controller(state_directory: str, since: float) -> Controller:
     """What is known on this machine."""
     directory = _controller.state_directory(state_directory)
-    name = os.path.basename(_log_files.PATH)
     records: list[Entry] = []
     skipped = 0
-    for path in (_log_files.PATH, os.path.join(LOG_DIRECTORY, name), os.path.join(directory, name)):
+    # whoever asks, the nights may be those of a service; a directory that was chosen has its log in it
+    others = () if state_directory else (_log.PATH, os.path.join(_controller.LOGS, os.path.basename(_log.PATH)))
+    for path in dict.fromkeys((_controller.log(state_directory).path, *others)):
         found, wrong = _log_files.read(path, since, _status.ENTRIES_SHOWN)
         records += found
         skipped += wrong
@@ -94,7 +93,7 @@ def query(expression: str) -> Query | None:
         except jmespath.exceptions.JMESPathError as error:
             words = " ".join(str(error).split())
             raise LabError(
-                f"lab_query is {expression!a}, which is no answer's: {words.rstrip('.')}.",
+                f"lab_query is {expression!a}, which is no question that can be answered: {words.rstrip('.')}.",
                 "It is a JMESPath expression, see https://jmespath.org.",
             ) from error
 
