@@ -16,7 +16,6 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import L
 
 # what this controller knows is read without asking anybody
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_FORMATS = ("table", "json")
 _DAY = 86400
 
 
@@ -35,8 +34,7 @@ class ActionModule(LabAction):
                 "output": {"type": "str", "default": ""},
             },
         )
-        if args["format"] not in _FORMATS:
-            raise LabError(f"lab_format is {args['format']!a}.", f"It is {' or '.join(_FORMATS)}.")
+        form = _known.checked_format(args["format"])
         now = time.time()
         since = _history.since(args["since"], now)
         query = _known.query(args["query"])
@@ -58,13 +56,13 @@ class ActionModule(LabAction):
         nobody = _status.nobody(told)
         if nobody:
             raise LabError(nobody)
-        text = self._text(told, query, args)
+        text = self._text(told, query, form)
         if args["output"]:
             _state.publish(os.path.expanduser(args["output"]), f"{text}\n")
         return {"changed": False, "status": told, "lab_text": text, "msg": text}
 
-    def _text(self, told: Mapping[str, Any], query: _known.Query | None, args: Mapping[str, Any]) -> str:
-        if query is None and args["format"] == "table":
+    def _text(self, told: Mapping[str, Any], query: _known.Query | None, form: str) -> str:
+        if query is None and form == "table":
             return _status.table(told)
         # in ASCII: no terminal takes any of it for anything else
         return json.dumps(told if query is None else query(told), indent=2)

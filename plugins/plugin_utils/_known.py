@@ -21,6 +21,7 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, 
 Query = Callable[[Mapping[str, Any]], Any]
 
 NOTIFICATIONS = "notifications"
+_FORMATS = ("table", "json")
 _TIMER = (
     *("systemctl", "show", "--timestamp=unix", "--property=LoadState,NextElapseUSecRealtime"),
     _status.TIMER,
@@ -75,6 +76,13 @@ def controller(state_directory: str, since: float) -> Controller:
     )
 
 
+def checked_format(given: str) -> str:
+    """Return C(given) if it is a form in which the lab can be told of."""
+    if given not in _FORMATS:
+        raise LabError(f"lab_format is {given[:60]!a}.", f"It is {' or '.join(_FORMATS)}.")
+    return given
+
+
 def query(expression: str) -> Query | None:
     """What takes C(expression) out of something; C(None) for an empty one."""
     if not expression:
@@ -93,7 +101,7 @@ def query(expression: str) -> Query | None:
         except jmespath.exceptions.JMESPathError as error:
             words = " ".join(str(error).split())
             raise LabError(
-                f"lab_query is {expression!a}, which is no question that can be answered: {words.rstrip('.')}.",
+                f"lab_query is {expression[:200]!a}, which is no question that can be answered: {words.rstrip('.')}.",
                 "It is a JMESPath expression, see https://jmespath.org.",
             ) from error
 
