@@ -19,7 +19,7 @@ _PROGRAM = "LAB_AUTO_UPDATE_PROGRAM"
 
 
 class ActionModule(LabAction):
-    """All of it happens here, on the controller. Whatever goes wrong with one part is a warning, and the next one comes."""
+    """All of it happens here, on the controller. What goes wrong with one part is a warning, and the next one comes."""
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         _spec, args = self.validate_argument_spec(
