@@ -11,12 +11,19 @@ from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _history, _state, _status
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _known
+from ansible_collections.homelab.nixos.plugins.plugin_utils import (
+    _bare,
+    _known,
+    _ready,  # noqa: F401 - for the workers
+)
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
 # what this controller knows is read without asking anybody
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _DAY = 86400
+
+# made once, for all that are asked after the first task
+_bare.archive()
 
 
 class ActionModule(LabAction):

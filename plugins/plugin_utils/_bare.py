@@ -38,7 +38,7 @@ def command(interpreter: str) -> str:
 
 def question(params: Mapping[str, Any]) -> bytes:
     """What that reads: the options of nixos_info, and the code that answers."""
-    return json.dumps(params).encode() + b"\n" + _archive()
+    return json.dumps(params).encode() + b"\n" + archive()
 
 
 def answer(stdout: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def answer(stdout: str) -> dict[str, Any]:
 
 
 @cache
-def _archive() -> bytes:
+def archive() -> bytes:
     """A zip of what runs there, and all of ours that it imports."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
