@@ -11,6 +11,19 @@ from ansible_collections.homelab.nixos.plugins.module_utils._entries import Entr
 NOON = 1795608000
 
 
+NO_VALUES: dict[str, tuple[Any, ...]] = {
+    "version": (0, 2, "1", True, None),
+    "run_id": (None, 7, "a b", "x" * 65, "../x"),
+    "time": (None, NOON, "", "2026-11-25", "2026-13-25T12:00:00Z", "2026-11-25T12:00:00+01:00"),
+    "host": (None, 7, "x" * 256, "a\x1b[2J", "a\nb"),
+    "operation": (None, "", "out come", "OUTCOME", "x" * 41),
+    "status": (None, "", ["updated"], "\u202eupdated"),
+    "seconds": ("1", -1, True, 1e300, []),
+    "seq": (None, "1", -1, False, float("inf")),
+    "details": (None, [], "x"),
+}
+
+
 def record(**change: Any) -> dict[str, Any]:
     return {
         "version": 1,
@@ -54,18 +67,7 @@ def test_a_record_is_read_and_told_as_it_was_written():
         json.dumps(record(details={"much": "x" * (1 << 20)})),
         json.dumps(record(details={"half": "\ud800"})),
         json.dumps(record(details={"none": float("nan")})),
-        *(json.dumps(record(version=version)) for version in (0, 2, "1", True, None)),
-        *(json.dumps(record(run_id=run_id)) for run_id in (None, 7, "a b", "x" * 65, "../x")),
-        *(
-            json.dumps(record(time=time))
-            for time in (None, NOON, "", "2026-11-25", "2026-13-25T12:00:00Z", "2026-11-25T12:00:00+01:00")
-        ),
-        *(json.dumps(record(host=host)) for host in (None, 7, "x" * 256, "a\x1b[2J", "a\nb")),
-        *(json.dumps(record(operation=word)) for word in (None, "", "out come", "OUTCOME", "x" * 41)),
-        *(json.dumps(record(status=word)) for word in (None, "", ["updated"], "\u202eupdated")),
-        *(json.dumps(record(seconds=number)) for number in ("1", -1, True, 1e300, [])),
-        *(json.dumps(record(seq=number)) for number in (None, "1", -1, False, float("inf"))),
-        *(json.dumps(record(details=details)) for details in (None, [], "x")),
+        *(json.dumps(record(**{key: value})) for key, values in NO_VALUES.items() for value in values),
         json.dumps({key: value for key, value in record().items() if key != "details"}),
         json.dumps(record(seq=1)).replace('"seq": 1', f'"seq": {"9" * 5000}'),
         17,
