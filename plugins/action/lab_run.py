@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible import constants as C
-from ansible.plugins.loader import filter_loader, test_loader
-from ansible_collections.homelab.nixos.plugins import filter as filters
 from ansible_collections.homelab.nixos.plugins.module_utils import (
     _alerts,
     _copy,
@@ -33,19 +29,12 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils import (
     _controller_checks,
     _notifier,
     _ping,
+    _ready,  # noqa: F401 - for the workers
     _runs,
     _specification,
 )
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
-
-# A run's main process imports this plugin before it forks its workers, one for each task of each host, and they inherit
-# what it has. Otherwise each would compile our filters and load all that Ansible has to use one of them, which took a
-# fifth and a tenth of a night.
-for _filter in pkgutil.iter_modules(filters.__path__):
-    importlib.import_module(f"{filters.__name__}.{_filter.name}")
-for _loader in (filter_loader, test_loader):
-    list(_loader.all())
 
 # Settings with a language of their own, by what takes them apart.
 _LANGUAGES: dict[str, Callable[[Any], object]] = {

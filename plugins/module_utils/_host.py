@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _boot_loader as loaders
@@ -175,14 +175,18 @@ def describe(run: Run, system: str | None) -> Described:
     """A system with its version, kernel and generation."""
     if system is None:
         return Described(None, None, None, None)
+    return described(run, system, parts(run, [system])[0], generations(run))
+
+
+def described(run: Run, system: str, its: Parts, known: Sequence[Mapping[str, object]]) -> Described:
+    """The same of a system whose parts, and a host whose generations, are known."""
     version = read_files(run, [f"{system}/nixos-version"]).get(f"{system}/nixos-version", "").strip()
-    kernel = parts(run, [system])[0].kernel
-    number = next((one["generation"] for one in generations(run) if one["system"] == system), None)
+    number = next((one["generation"] for one in known if one["system"] == system), None)
     return Described(
         system,
         int(str(number)) if number is not None else None,
         version or None,
-        name(kernel) if kernel is not None else None,
+        name(its.kernel) if its.kernel is not None else None,
     )
 
 

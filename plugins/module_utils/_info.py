@@ -4,17 +4,39 @@
 
 from __future__ import annotations
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _boot_once, _host, _recovery
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.homelab.nixos.plugins.module_utils import _boot_once, _entries, _host, _log_files, _recovery
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
-from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
+from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import PROVEN_ROOT, store_path
-from ansible_collections.homelab.nixos.plugins.module_utils._state import State
+from ansible_collections.homelab.nixos.plugins.module_utils._state import HOLD, State, hold
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import drift, reboot_reasons
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Torn
 
+ARGUMENTS: Mapping[str, Any] = {
+    "target": {"type": "path"},
+    "hold_file": {"type": "path", "default": HOLD},
+    "log": {
+        "type": "dict",
+        "options": {"since": {"type": "float", "required": True}, "newest": {"type": "int", "default": 10}},
+    },
+}
 BOOT_GUARD = "lab-auto-update-boot-guard.service"
 _WATCHDOG = "--property=RuntimeWatchdogUSec,WatchdogDevice,WatchdogLastPingTimestampMonotonic"
+
+
+def answer(
+    run: Run, state: State, *, target: str | None, hold_file: str, log: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The result of nixos_info. What the log has is told by a host as well that is no NixOS, and has the flake."""
+    told = {} if log is None else {"log": read_log(state, **log)}
+    try:
+        return {"changed": False, **look(run, state, target), "hold": hold(hold_file), **told}
+    except LabError as error:
+        return {"failed": True, "msg": str(error), **error.data, **told}
 
 
 def look(run: Run, state: State, target: str | None) -> dict[str, object]:
@@ -23,7 +45,9 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
     # read_boot refuses a host without a current system
     current = str(systems.current)
     aim = current if target is None else store_path(target, "target")
-    reasons = reboot_reasons(*_host.parts(run, [systems.booted or current, current, aim]))
+    parts = _host.parts(run, [systems.booted or current, current, aim])
+    reasons = reboot_reasons(*parts)
+    generations = _host.generations(run)
     guard = has_boot_guard(run, current)
     found: dict[str, object] = {}
     target_guard = guard
@@ -46,8 +70,8 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
         "boot_recovery": _recovery.grade(
             one_shot=boot.one_shot, passphrase=passphrase, guard=target_guard, watchdog=has_watchdog(run)
         ),
-        "current": _host.describe(run, current).as_result(),
-        "generations": _host.generations(run),
+        "current": _host.described(run, current, parts[1], generations).as_result(),
+        "generations": generations,
         "failed_units": _host.failed_units(run),
         "reboot_required": bool(reasons),
         "reboot_reasons": reasons,
@@ -58,6 +82,13 @@ def look(run: Run, state: State, target: str | None) -> dict[str, object]:
         "proven": proven,
         "proven_since": proven_since(run) if proven == current else None,
     }
+
+
+def read_log(state: State, since: float, newest: int) -> dict[str, object]:
+    """What this host's log of the nights has to tell, see L(worth_telling)."""
+    found, skipped = _log_files.read(state.log.path, since, newest)
+    told = _entries.worth_telling(found, since, newest)
+    return {"records": [entry.as_result() for entry in told], "skipped": skipped}
 
 
 def proven_since(run: Run) -> int | None:

@@ -35,8 +35,12 @@ OF_OTHER_PLAYBOOKS = (
     "lab_bootstrap_python",
     "lab_bootstrap_timeout",
     "lab_controller_hosts",
+    "lab_format",
+    "lab_output",
+    "lab_query",
     "lab_rollback_reboot",
     "lab_rollback_to",
+    "lab_since",
     "lab_yes",
 )
 

@@ -37,6 +37,8 @@ DEFERRALS = "deferrals.json"
 # what the next boot has to run, and the same from when it runs
 RESUME = "resume.json"
 RESUMING = "resuming.json"
+# the owner's, as lab_hold_file has it by default
+HOLD = f"{DIRECTORY}/hold"
 
 # the newest are kept
 REMEMBERED = 20
@@ -45,6 +47,7 @@ _POLL = 0.02
 # ours are a few hundred bytes; of whatever else is there, this much is looked at
 _MOST = 1 << 20
 _TORN_KEPT = 4096
+_REASON = 200
 _REMEDY = "Make it writable and see that its disk has room; it is written as root (become)."
 
 
@@ -362,6 +365,22 @@ def publish(path: str, text: str) -> None:
         tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, prefix=f".{name}.", delete=False) as file,
     ):
         _fill(file, path, text, 0o644)
+
+
+def hold(path: str) -> str | None:
+    """Why the file C(path) holds this host, by its first line; C(None) when there is none of that name."""
+    try:
+        # of the name itself: a link that leads nowhere holds, too
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"Whether {path} is there cannot be told: {error.strerror}."
+    try:
+        lines = (_read(path) or "").splitlines()
+    except OSError as error:
+        lines = [f"Why cannot be told, {path} cannot be read: {error.strerror}."]
+    return (lines[0].strip() if lines else "")[:_REASON] or f"{path} is there, and gives no reason."
 
 
 def deferred(before: Deferrals | None, reason: str, run_id: str, now: float) -> Deferrals:

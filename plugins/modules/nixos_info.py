@@ -22,6 +22,25 @@ options:
       - With it, RV(reboot_reasons) tells what of that system only a reboot brings, and RV(boot_recovery) how the host
         comes back if that system does not boot; without it, it is the running one that is looked at.
     type: path
+  hold_file:
+    description: A file that holds the host while it exists; its first line is why.
+    type: path
+    default: /var/lib/lab-auto-update/hold
+  log:
+    description:
+      - Tell as well what the log of the nights has, C(/var/log/lab-auto-update.log) and what it was rotated to.
+      - Then, where pipelining is on and the path of the host's Python is set, our own code goes there alone, without
+        what Ansible adds to a module, because this is asked of many hosts at once.
+    type: dict
+    suboptions:
+      since:
+        description: From when on, in seconds since 1970.
+        type: float
+        required: true
+      newest:
+        description: How many of the newest records to tell in any case, whatever they are of.
+        type: int
+        default: 10
   patience:
     description:
       - How long, in seconds, the host is asked again, each time over a new connection, when the connection to it was
@@ -268,6 +287,38 @@ generations:
     - generation: 1
       system: /nix/store/6gdlyhmzz1a91wyqc0sfzp8d45chxcv5-nixos-system-web-26.05.1
       time: 1795375200
+hold:
+  description: The first line of O(hold_file), or a sentence where it has none; V(null) when there is no such file.
+  returned: success
+  type: str
+  sample: null
+log:
+  description: What the log of the nights has.
+  returned: when O(log) is given, also by a host that is no NixOS
+  type: dict
+  contains:
+    records:
+      description:
+        - Records as they are in the log, the oldest first.
+        - They are how each run since O(log.since) ended for this host, that it was claimed by one that never let go,
+          and whole nights; the newest of any kind, O(log.newest) of them; and how the last run of all ended.
+      type: list
+      elements: dict
+    skipped:
+      description: How many lines are no records that can be read.
+      type: int
+  sample:
+    records:
+      - details: {reason: "", rebooted: false}
+        host: web
+        operation: outcome
+        run_id: 20261122T020000Z-7f3a
+        seconds: 42.1
+        seq: 7
+        status: updated
+        time: 2026-11-22T02:03:04.123Z
+        version: 1
+    skipped: 0
 is_controller:
   description: Whether this host is the controller itself, by the boot that both are in, whatever its name is.
   returned: success, with the action plugin
@@ -303,14 +354,17 @@ from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 
 def main() -> None:
     module = LabModule(
-        argument_spec={"target": {"type": "path"}, "patience": {"type": "int", "default": 0}},
-        supports_check_mode=True,
+        argument_spec={**_info.ARGUMENTS, "patience": {"type": "int", "default": 0}}, supports_check_mode=True
     )
     try:
         _controller_side.refuse("nixos_info", module.params, ["patience"])
-        module.exit_json(changed=False, **_info.look(door(module), State(), module.params["target"]))
     except LabError as error:
         module.fail_json(msg=str(error), **error.data)
+    wanted = {name: module.params[name] for name in _info.ARGUMENTS}
+    result = _info.answer(door(module), State(), **wanted)
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,14 @@ def options(role: str = "update", entry_point: str = "open") -> dict[str, dict[s
     return found
 
 
+@cache
+def defaults(role: str = "update") -> dict[str, Any]:
+    """What a setting is when nobody has set it."""
+    text = (_ROLES / role / "defaults/main.yml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml_load(text)
+    return found
+
+
 def typed(given: Mapping[str, object]) -> Typed:
     """Settings with the types that the specification gives them, however they came."""
     return _answers.typed(given, options(), _read)

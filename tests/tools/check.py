@@ -114,6 +114,7 @@ SCENARIOS = (
     "forty",
     "bootstrap",
     "awx",
+    "status",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
@@ -140,7 +141,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         NIX,
         HOSTS,
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "secrets", "controller_role"),
-        *scenarios("lab", "reboots", "own_controller"),
+        *scenarios("lab", "reboots", "own_controller", "status"),
         CORE,
         *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap", "awx"),
         MOLECULE,

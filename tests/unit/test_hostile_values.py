@@ -20,6 +20,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _ask_checks,
     _flake_build,
     _flake_update,
+    _history,
     _nix,
     _plan,
     _realise,
@@ -37,7 +38,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._flake_places import Deadline, Git, find_place
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redact
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _specification
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _known, _specification
 
 from tests.unit.test_settings import DEFAULTS, ROOT, SPECIFICATION
 
@@ -356,6 +357,8 @@ REFUSED: dict[tuple[str, str], tuple[Callable[[str], object], set[str]]] = {
     ("lab_claim", "resume"): (_left, {"path"}),
     ("lab_log", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_run", "run_id"): (_transaction.checked_run_id, set()),
+    ("lab_status", "since"): (lambda text: _history.since(text, 1795312800), set()),
+    ("lab_status", "format"): (_known.checked_format, set()),
     ("nix_copy", "path"): (_nix.store_path, set()),
     ("nix_flake_update", "must_build"): (_root_of, set()),
     ("nix_realise", "path"): (_nix.store_path, set()),
@@ -371,6 +374,7 @@ AS_SETTING = {
     **{("lab_health_check", name): f"lab_{name}" for name in ("busy_units", "other_updaters", "hold_file", "checks")},
     **{("lab_health_check", name): f"lab_{name}" for name in ("window", "hold", "alerts_url", "alerts_labels")},
     ("lab_health_check", "ignored_alerts"): "lab_ignored_alerts",
+    ("nixos_info", "hold_file"): "lab_hold_file",
     ("lab_health_check", "baseline_units"): "lab_ignored_units",
     ("lab_health_check", "levels"): "lab_check_levels",
     ("lab_claim", "controller"): "lab_controller",
@@ -404,6 +408,10 @@ NO_WORD = {
     **{("lab_tell", name): "as JSON, and escaped for pages" for name in ("result", "knows", "hosts", "optional")},
     ("lab_run", "hosts"): "checked here, as settings",
     ("lab_run", "lock"): "a path that is opened",
+    **dict.fromkeys([("lab_status", name) for name in ("hosts", "looks")], "read, and shown escaped"),
+    ("lab_status", "output"): "a path that is opened",
+    ("lab_status", "query"): "compiled here, as JMESPath",
+    ("nixos_info", "log"): "numbers",
     ("nix_copy", "host"): "a name of the inventory, an alias is made of it",
     ("nix_copy", "user"): "a line of a file, and no line break passes",
     ("nix_copy", "ssh_config"): "made by the action plugin, a file",
