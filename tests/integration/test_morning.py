@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD,
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.fleet import ACTIVATION_BROKEN, BOOT_BROKEN, Fleet, Meanwhile, Night, once_live, until
+from tests.integration.receivers import Got, Server
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -61,11 +63,13 @@ SETTINGS: dict[str, Any] = {
 
 
 class Morning:
-    """What is left of the night, on the controller and on hosts."""
+    """What is left of the night, on the controller and on hosts, and what receivers were told of it."""
 
-    def __init__(self, fleet: Fleet, night: Night) -> None:
+    def __init__(self, fleet: Fleet, night: Night, mail: list[Got], pings: list[Got]) -> None:
         self.fleet = fleet
         self.night = night
+        self.mail = mail
+        self.pings = pings
         self.nights = fleet.lab.directory / "state" / "nights"
         (page,) = self.nights.glob("night-*.html")
         self.page = page.read_text()
@@ -75,6 +79,14 @@ class Morning:
     def log(self, host: str) -> list[dict[str, Any]]:
         """The records of this night in the log of a host, which may be off."""
         return records(self.fleet.lab.read(host, LOG) or "", self.run_id)
+
+    def status(self) -> dict[str, Any]:
+        """What playbooks/status.yml says, for programs."""
+        file = self.fleet.lab.directory / "status.json"
+        done = self.fleet.night(playbook="playbooks/status.yml", lab_format="json", lab_output=str(file))
+        assert done.rc == 0, done.output
+        told: dict[str, Any] = json.loads(file.read_text())
+        return told
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """The samples of each metric that are of hosts, by host."""
@@ -115,7 +127,13 @@ def fill_the_log(lab: Lab, host: str) -> None:
 
 @pytest.fixture(scope="module")
 def morning() -> Iterator[Morning]:
-    with Lab.temporary(len(OUTCOMES), prefix="morning") as lab:
+    with (
+        Lab.temporary(len(OUTCOMES), prefix="morning") as lab,
+        closing(Server("mail")) as mail,
+        closing(Server("webhook")) as pings,
+    ):
+        mail.works()
+        pings.works()
         fleet = Fleet(lab)
         fleet.faults(**FAULTS)
         (lab.directory / "metrics").mkdir()
@@ -124,7 +142,12 @@ def morning() -> Iterator[Morning]:
             lab.run(host, ["ln", "-sf", "/srv/log/lab-auto-update.log", LOG], check=True)
         fill_the_log(lab, "host7")
         fleet.says(
-            {"lab_metrics_directory": str(lab.directory / "metrics"), "lab_title": "attic"},
+            {
+                "lab_title": "attic",
+                "lab_metrics_directory": str(lab.directory / "metrics"),
+                "lab_notify": [mail.url],
+                "lab_ping_url": f"http://127.0.0.1:{pings.port}/check",
+            },
             {"dns": {"lab_depends_on": ["nas"]}, "host6": {"lab_reboot": "never"}},
         )
         before, targets = fleet.look("host9"), fleet.targets()
@@ -143,7 +166,7 @@ def morning() -> Iterator[Morning]:
             meanwhile.do(once_live, fleet, "host6", targets["host6"], lambda: fill_the_log(lab, "host6"))
             meanwhile.do(fill_during_the_activation)
             night = fleet.night(**SETTINGS)
-        yield Morning(fleet, night)
+        yield Morning(fleet, night, mail.got, pings.got)
 
 
 def test_every_outcome_there_is_came_of_its_fault(morning: Morning):
@@ -172,6 +195,31 @@ def test_the_page_says_the_same_of_each_host(morning: Morning):
     assert all(f"--limit {host}" in morning.page for host, word in OUTCOMES.items() if word in BAD)
     assert "attic" in morning.page
     assert Path(morning.nights / "index.html").read_text().count(morning.run_id) == 1
+
+
+def test_the_mail_says_the_same_of_each_host(morning: Morning):
+    (mail,) = morning.mail
+    assert mail.subject.startswith("[attic] Bad night of ")
+    for host, word in OUTCOMES.items():
+        if word in BAD:
+            assert f"{host} {word}" in mail.subject or "more" in mail.subject
+    said = dict(re.findall(r"^  (\w+): ([a-z_]+), ", mail.body.partition("\nHosts\n")[2], re.MULTILINE))
+    assert said == OUTCOMES
+
+
+def test_begin_and_bad_end_were_reported_as_those_of_one_run(morning: Morning):
+    began, ended = morning.pings
+    (first, run), (last, same) = (ping.to.split("?") for ping in (began, ended))
+    assert (first, last) == ("/check/start", "/check/fail")
+    assert run == same
+    assert morning.run_id in began.body
+    assert morning.run_id in ended.body
+
+
+def test_the_status_says_the_same_of_each_host(morning: Morning):
+    told = morning.status()
+    assert {host["name"]: host["outcome"] for host in told["hosts"]} == OUTCOMES
+    assert told["statistics"]["nights"] == 1
 
 
 def test_the_metrics_say_the_same_of_each_host(morning: Morning):
