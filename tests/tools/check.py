@@ -85,9 +85,12 @@ LINT = (
 )
 # In a copy without git, molecule would not find its base by itself.
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
-PAGE = "tests/integration/test_page.py"
-SILENCE = "tests/integration/test_silence.py"
-CORE = pytest("core", "tests/unit", "tests/property", PAGE, SILENCE)
+CORE = pytest("core", "tests/unit", "tests/property")
+# What people and their tools are told, by real programs of theirs and without a lab.
+TOLD_FILES = tuple(
+    f"tests/integration/test_{name}.py" for name in ("live", "monitoring", "notifications", "page", "silence")
+)
+TOLD = pytest("told", *TOLD_FILES)
 # The modules that speak to Nix have a lab to themselves; those of hosts share another one.
 NIX_TESTS = tuple(f"tests/integration/test_nix_{name}.py" for name in ("flake_update", "copy", "realise"))
 NIX = pytest("nix", *NIX_TESTS)
@@ -115,10 +118,11 @@ SCENARIOS = (
     "bootstrap",
     "awx",
     "status",
+    "morning",
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
-HOSTS = pytest("hosts", "tests/integration", *OTHERS, *(f"--ignore={file}" for file in (*NIX_TESTS, PAGE, SILENCE)))
+HOSTS = pytest("hosts", "tests/integration", *OTHERS, *(f"--ignore={file}" for file in (*NIX_TESTS, *TOLD_FILES)))
 
 
 def scenarios(*names: str) -> tuple[Step, ...]:
@@ -141,7 +145,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
         NIX,
         HOSTS,
         *scenarios("recovery", "delivery", "prepare", "reverts", "stages", "secrets", "controller_role"),
-        *scenarios("lab", "reboots", "own_controller", "status"),
+        *scenarios("morning", "lab", "reboots", "own_controller", "status"),
+        TOLD,
         CORE,
         *scenarios("two_controllers", "inventory", ROLLBACK, "bootstrap", "awx"),
         MOLECULE,
