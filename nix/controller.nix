@@ -227,10 +227,11 @@ in
       type = lib.types.package;
       default = pkgs.python3.withPackages (python: [
         python.ansible-core
+        python.apprise
         python.jmespath
       ]);
-      defaultText = lib.literalExpression "pkgs.python3.withPackages (python: [ python.ansible-core python.jmespath ])";
-      description = "A Python with ansible-core 2.19 or newer, and with jmespath where checks of your own need it.";
+      defaultText = lib.literalExpression "pkgs.python3.withPackages (python: [ python.ansible-core python.apprise python.jmespath ])";
+      description = "A Python with ansible-core 2.19 or newer, with jmespath where checks of your own need it, and apprise for `lab_notify`.";
     };
 
     collection = lib.mkOption {

@@ -19,6 +19,7 @@ class Server:
     pages: dict[str, tuple[int, str]]
     asked: list[str] = field(default_factory=list)
     credentials: list[str | None] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     def url(self, path: str = "", user: str = "") -> str:
         return f"http://{user}{'@' if user else ''}127.0.0.1:{self.port}{path}"
@@ -57,6 +58,12 @@ def serving(
                         self.send_header("Location", body)
                     self.end_headers()
                     self.wfile.write(body.encode())
+
+        def do_POST(self) -> None:
+            server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.do_GET()
+
+        do_DELETE = do_GET
 
         def _drip(self) -> None:
             self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Long: ")

@@ -16,6 +16,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _hold,
     _lock_file,
     _nix,
+    _notify,
     _realise,
     _settings,
     _transaction,
@@ -26,6 +27,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
 from ansible_collections.homelab.nixos.plugins.plugin_utils import (
     _controller_checks,
+    _notifier,
+    _ping,
     _ready,  # noqa: F401 - for the workers
     _runs,
     _specification,
@@ -44,6 +47,8 @@ _LANGUAGES: dict[str, Callable[[Any], object]] = {
     "lab_controller": lambda value: value and _transaction.controller_id(value),
     "lab_inputs": _lock_file.check_input_names,
     "lab_nix_options": _nix.option_args,
+    "lab_notify": _notifier.check,
+    "lab_ping_url": _notify.check_ping,
     "lab_substituters": lambda value: [_realise.substituter(each) for each in value],
     "lab_checks": lambda value: _controller_checks.check_expressions(_user_checks.parse(value, "lab_checks")),
 }
@@ -92,6 +97,9 @@ class ActionModule(LabAction):
             taken = _runs.take(str(shared["lab_state_directory"]), mine)
             result.update({"id": run_id, "lock": taken.lock})
             warnings += taken.warnings
+            if not self._task.check_mode:
+                body = f"Run {run_id} of {len(hosts)} hosts.\n"
+                warnings += _ping.ping(str(shared["lab_ping_url"]), "start", run_id, body)
         return {**result, "warnings": warnings}
 
     def _check(

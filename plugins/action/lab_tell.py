@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _metrics, _night, _state, _summary
+from ansible_collections.homelab.nixos.plugins.module_utils import _metrics, _night, _notify, _state, _summary
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._notify import Mode, Ping
 from ansible_collections.homelab.nixos.plugins.module_utils._record import Record
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _archive, _controller, _zones
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _archive, _controller, _notifier, _ping, _zones
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 
 # set by the programs with which role and NixOS module run the nights
@@ -33,6 +34,10 @@ class ActionModule(LabAction):
                 "report_directory": {"type": "str", "default": ""},
                 "report_keep": {"type": "int", "default": 90},
                 "metrics_directory": {"type": "str", "default": ""},
+                "notify": {"type": "list", "elements": "str", "default": [], "no_log": True},
+                "notify_on": {"type": "str", "choices": list(get_args(Mode)), "default": "on_reboot_or_error"},
+                "notify_timeout": {"type": "int", "default": 60},
+                "ping_url": {"type": "str", "default": "", "no_log": True},
             }
         )
         if self._task.check_mode:
@@ -74,16 +79,43 @@ class ActionModule(LabAction):
                 _state.publish(path, text)
             return path if text else ""
 
+        def notify() -> list[dict[str, Any]]:
+            sent = _notifier.tell(
+                args["notify"],
+                args["notify_on"],
+                result,
+                former(),
+                lab=args["name"],
+                state_directory=args["state_directory"],
+                timeout=args["notify_timeout"],
+                zone=zone,
+                playbook=playbook,
+                optional=optional,
+            )
+            self._warnings.extend(sent["warnings"])
+            return list(sent["receivers"])
+
+        def ping() -> str:
+            if not args["ping_url"]:
+                return ""
+            what: Ping = "fail" if result["failed"] else "success"
+            body = _notify.ping_body(result, args["name"], zone, optional)
+            warnings = _ping.ping(args["ping_url"], what, str(result["run_id"]), body)
+            self._warnings.extend(warnings)
+            return "" if warnings else what
+
         told = {
             "log": self._part("The night is not in the log", log),
             "result": self._part("The result of the night was not kept", keep),
             "page": self._part("The night has no page", page),
             "metrics": self._part("The metrics are those of a former night", metrics),
+            "receivers": self._part("Nobody was told of the night", notify) or [],
+            "ping": self._part("The end of the run was not reported", ping),
         }
         warnings = [*self._warnings, *log_file.warnings]
         return {"changed": True, "told": told, "record": record, "warnings": warnings}
 
-    def _part(self, without: str, tell: Callable[[], str]) -> str:
+    def _part(self, without: str, tell: Callable[[], Any]) -> Any:
         """Tell one thing of the night; C(without) says what is missing when that fails."""
         try:
             return tell()

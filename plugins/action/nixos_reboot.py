@@ -15,7 +15,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.homelab.nixos.plugins.module_utils import _reboot, _resume
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._nix import store_path
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _witness
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _silencer, _witness
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction, check_seconds
 
 # what a login and the start of Python may take on a busy host
@@ -43,6 +43,8 @@ class ActionModule(LabAction):
                 "phase": {"type": "str", "choices": list(_PHASES), "default": "all"},
                 "witnesses": {"type": "list", "elements": "str", "default": []},
                 "night": {"type": "dict", "default": {}},
+                "silence_url": {"type": "str", "default": "", "no_log": True},
+                "silence_labels": {"type": "dict"},
             }
         )
         check_seconds(args, ("timeout", "confirm_timeout", "verify_timeout"))
@@ -51,10 +53,16 @@ class ActionModule(LabAction):
                 f"phase is {args['phase']}, and run_id is not set.", "Only a claim outlives a reboot: set it."
             )
         self._task_vars = task_vars
-        reboot = self._confirm_boot(args) if args["phase"] == "confirm" else self._carry_out(args)
-        return {"changed": reboot.rebooted or (self._task.check_mode and not reboot.failed), **vars(reboot)}
+        silencer = _silencer.of(args["silence_url"], args["silence_labels"], self._host, args["run_id"] or "")
+        reboot = self._confirm_boot(args) if args["phase"] == "confirm" else self._carry_out(args, silencer)
+        changed = reboot.rebooted or (self._task.check_mode and not reboot.failed)
+        return {"changed": changed, **vars(reboot), "warnings": silencer.warnings}
 
-    def _carry_out(self, args: dict[str, Any]) -> _reboot.Reboot:
+    @property
+    def _host(self) -> str:
+        return str(self._task_vars["inventory_hostname"])
+
+    def _carry_out(self, args: dict[str, Any], silencer: _silencer.Silencer) -> _reboot.Reboot:
         expected = store_path(args["expected_system"], "expected_system")
         info = self.patiently(
             lambda: self.run_module("homelab.nixos.nixos_info", {}, self._task_vars), args["patience"]
@@ -98,6 +106,19 @@ class ActionModule(LabAction):
                 )
         if later:
             return _reboot.not_begun("It reboots when the night has closed.", before, failed=False, later=True)
+        with silencer:
+            return self._go_through(args, before, expected, when, bound, after_it)
+
+    def _go_through(
+        self,
+        args: dict[str, Any],
+        before: _reboot.Seen,
+        expected: str,
+        when: str,
+        bound: float,
+        after_it: dict[str, Any],
+    ) -> _reboot.Reboot:
+        """Order the reboot, wait for it, and confirm the new boot."""
         asked = self._command(_reboot.order(when, args["msg"]))
         # a host that goes down takes the connection with it
         if asked.get("failed") and not asked.get("connection_lost"):
@@ -120,11 +141,10 @@ class ActionModule(LabAction):
 
     def _resume(self, args: dict[str, Any]) -> str:
         """What the host has to run after its reboot, with all that this takes of here."""
-        name = str(self._task_vars["inventory_hostname"])
         witnesses = _witness.answering(args["witnesses"], self._task_vars["hostvars"])
         collections = C.config.get_config_value("COLLECTIONS_PATHS")
         left = {
-            "argv": _resume.command(os.path.abspath(sys.argv[0]), sys.executable, name),
+            "argv": _resume.command(os.path.abspath(sys.argv[0]), sys.executable, self._host),
             "environment": _resume.environment(os.environ, C.CONFIG_FILE, [str(path) for path in collections]),
             "night": {**args["night"], "witnesses": [witness._asdict() for witness in witnesses]},
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, cast, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -34,9 +34,6 @@ def own_labels(host: str) -> dict[str, str]:
 
 def question(url: str, api: Api, labels: Mapping[str, object]) -> str:
     """The URL to fetch. Values of C(labels) are regular expressions for whole values, both APIs anchor them."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
-        raise LabError(f"alerts_url is {url!r}.", "Write it as http://monitoring:9090.")
     matchers = [matcher(name, value) for name, value in labels.items()]
     if api == "prometheus":
         selected = ",".join(['alertstate="firing"', *matchers])
@@ -44,8 +41,16 @@ def question(url: str, api: Api, labels: Mapping[str, object]) -> str:
     else:
         states = [("active", "true"), ("silenced", "false"), ("inhibited", "false"), ("unprocessed", "true")]
         query = [*states, *(("filter", matcher) for matcher in matchers)]
+    return below(url, _PATHS[api], query)
+
+
+def below(url: str, path: str, query: Sequence[tuple[str, str]] = (), option: str = "alerts_url") -> str:
+    """The URL of a C(path) of the API at C(url)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+        raise LabError(f"{option} is {url!r}.", "Write it as http://monitoring:9090.")
     asked = "&".join(filter(None, [parts.query, urlencode(query)]))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + _PATHS[api], asked, ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + path, asked, ""))
 
 
 def firing(api: Api, text: str) -> list[str]:
@@ -76,12 +81,18 @@ def untold(url: str, why: str) -> Check:
 
 def matcher(label: str, value: object) -> str:
     """What selects alerts by one label; a value is quoted as both APIs read it."""
-    if not _LABEL.fullmatch(label):
-        raise LabError(f"alerts_labels has {label!r}, which is no label.", "Labels are letters, digits and _.")
-    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-        raise LabError(f"alerts_labels has {value!r} for {label}.", "It is a regular expression, and not empty.")
-    quoted = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    text = expression(label, value)
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{label}=~"{quoted}"'
+
+
+def expression(label: str, value: object, option: str = "alerts_labels") -> str:
+    """The regular expression for a label."""
+    if not _LABEL.fullmatch(label):
+        raise LabError(f"{option} has {label!r}, which is no label.", "Labels are letters, digits and _.")
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise LabError(f"{option} has {value!r} for {label}.", "It is a regular expression, and not empty.")
+    return str(value)
 
 
 def _of_prometheus(answer: object) -> list[str]:

@@ -68,7 +68,8 @@ def artifacts(
         "notes": list(notes),
         "warned": dict(warned or {}),
     }
-    return plain(told)
+    result: dict[str, Any] = plain(told)
+    return result
 
 
 def _host(night: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,13 +70,19 @@ ONE_FOR_THE_NIGHT = (
     "lab_metrics_directory",
     "lab_never_together",
     "lab_nix_options",
+    "lab_notify",
+    "lab_notify_on",
+    "lab_notify_timeout",
+    "lab_ping_url",
     "lab_report_directory",
     "lab_report_keep",
     "lab_resume",
     "lab_signing_key",
+    "lab_silence_url",
     "lab_soak",
     "lab_stages",
     "lab_state_directory",
+    "lab_title",
 )
 
 # Takes the value of a setting that has a language of its own apart; raises LabError for one that cannot be meant.
@@ -86,7 +92,7 @@ Parser = Callable[[object], object]
 _SHORT = 7
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 # in which secrets of any look may be: their values are never shown
-_SECRET = ("lab_checks", "lab_nix_options")
+_SECRET = ("lab_checks", "lab_nix_options", "lab_notify", "lab_ping_url")
 # in which there may be scripts, or a reason in sentences
 _OF_LINES = ("lab_checks", "lab_hold", "lab_nix_options")
 # the path of a key, and no other word that ssh or Nix could take for something else
@@ -147,6 +153,7 @@ BOUNDS = {
     "lab_min_boot_free": Bounds("a number of MiB", 0),
     "lab_min_memory": Bounds("a number of MiB", 0),
     "lab_min_uptime": Bounds("a number of minutes", 0),
+    "lab_notify_timeout": Bounds("a number of seconds", 1, 600),
     "lab_reboot_delay": _WAIT,
     "lab_reboot_timeout": _STEP,
     "lab_settle": _WAIT,
@@ -308,7 +315,7 @@ class _Wrong(NamedTuple):
 
 
 def _check_host(host: Host) -> Iterator[Problem]:
-    for check in (_texts, _numbers, _paths, _alerts, _flake_source, _caches, _guard, _canary):
+    for check in (_texts, _numbers, _paths, _urls, _flake_source, _caches, _guard, _canary):
         for wrong in check(host):
             yield Problem((host.name,), *wrong)
 
@@ -348,18 +355,23 @@ def _paths(host: Host) -> Iterator[_Wrong]:
                 yield _Wrong(name, f"{name} has {_literal.shown(path)}.", "It is an absolute path.")
 
 
-def _alerts(host: Host) -> Iterator[_Wrong]:
-    url = _text(host.settings, "lab_alerts_url")
+def _urls(host: Host) -> Iterator[_Wrong]:
+    for name in ("lab_alerts_url", "lab_silence_url"):
+        url = _text(host.settings, name)
+        if url and not _is_address(url):
+            what = f"{name} is {redact(url)}."
+            remedy = (
+                "It is an address that begins with http:// or https://, with a port that is a number, or is left empty."
+            )
+            yield _Wrong(name, what, remedy)
+
+
+def _is_address(url: str) -> bool:
     try:
-        good = not url or (urlsplit(url).scheme in ("http", "https") and urlsplit(url).port != 0)
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.split() == [url]
     except ValueError:
-        good = False
-    if not good:
-        what = f"lab_alerts_url is {redact(url)}."
-        remedy = (
-            "It is an address that begins with http:// or https://, with a port that is a number, or is left empty."
-        )
-        yield _Wrong("lab_alerts_url", what, remedy)
+        return False
 
 
 def _flake_source(host: Host) -> Iterator[_Wrong]:

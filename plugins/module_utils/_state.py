@@ -83,13 +83,14 @@ def directory_of_user() -> str:
 class State:
     """What this host keeps of its updates. Nothing is touched until one of the methods is called.
 
-    C(log) is what it tells of them.
+    C(log) is what it tells of them, C(mode) that of the directory, where it has to be made.
     """
 
-    def __init__(self, directory: str = DIRECTORY) -> None:
+    def __init__(self, directory: str = DIRECTORY, mode: int = 0o755) -> None:
         self.directory = directory
         # a directory of somebody else's has its log in it
         self.log = Log(_log.PATH if directory == DIRECTORY else self.path(os.path.basename(_log.PATH)), directory)
+        self._mode = mode
         self._depth = 0
 
     def path(self, name: str) -> str:
@@ -342,7 +343,7 @@ class State:
             with suppress(FileExistsError):
                 os.mkdir(path)
                 # whatever the umask is
-                os.chmod(path, 0o755)
+                os.chmod(path, self._mode if path == missing[0] else 0o755)
             _sync(os.path.dirname(path))
 
     def _replace(self, name: str, text: str, mode: int = 0o644) -> None:

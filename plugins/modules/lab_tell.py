@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: homelab.nixos maintainers (@homelab-nixos)
 description:
   - Writes the record of the night into the controller's log, keeps its result, writes its page and the index of all
-    nights, and the file for Prometheus.
+    nights, and the file for Prometheus. Then it sends messages, and reports the end of the run.
   - Nothing of it changes how the night ended. What cannot be written is a warning, and all else is written.
   - Everything happens on the controller, and no host is contacted.
 options:
@@ -55,6 +55,24 @@ options:
     default: 90
   metrics_directory:
     description: The directory of the textfile collector of Prometheus's node_exporter; none is written without it.
+    type: str
+    default: ""
+  notify:
+    description: Who is told, as C(lab_notify). What could not be delivered is kept for the next run.
+    type: list
+    elements: str
+    default: []
+  notify_on:
+    description: Of which nights they are told.
+    type: str
+    choices: [always, on_change, on_reboot_or_error, on_error]
+    default: on_reboot_or_error
+  notify_timeout:
+    description: How long it may take to tell all of them, in seconds.
+    type: int
+    default: 60
+  ping_url:
+    description: To whom the end of the run is reported, as C(lab_ping_url); to nobody when it is empty.
     type: str
     default: ""
 attributes:
@@ -103,9 +121,22 @@ told:
     metrics:
       description: The path of the file for Prometheus.
       type: str
+    receivers:
+      description: For each receiver its V(name), how many messages were V(delivered) and V(spooled), and an V(error).
+      type: list
+      elements: dict
+    ping:
+      description: What was reported, V(success) or V(fail); empty where nothing was.
+      type: str
   sample:
     log: /var/log/lab-auto-update.log
     metrics: ""
     page: /var/lib/lab-auto-update/nights/night-20261122T020000Z-7f3a.html
+    ping: success
+    receivers:
+      - delivered: 1
+        error: ""
+        name: ntfys://ntfy.example
+        spooled: 0
     result: /var/lib/lab-auto-update/nights/night-20261122T020000Z-7f3a.json
 """

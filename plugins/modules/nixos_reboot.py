@@ -82,6 +82,20 @@ options:
     description: With O(phase=prepare), what C(playbooks/resume.yml) has to know of the night.
     type: dict
     default: {}
+  silence_url:
+    description:
+      - URL of an Alertmanager, as C(http://monitoring:9093), in which the host's alerts are silenced from just before
+        the reboot until the new boot was confirmed, or given up. A user and a password may be in it.
+      - The silence is short and renewed, so that a controller that dies leaves none for longer than five minutes. What
+        goes wrong with it is a warning, and changes nothing about the reboot.
+      - Not with V(prepare), V(order) and V(confirm) of O(phase), where nobody is there to renew it.
+    type: str
+    default: ""
+  silence_labels:
+    description:
+      - Labels of the alerts that are this host's, with regular expressions for their whole values.
+      - Without it, C(instance) is the name of the host in the inventory, with any port.
+    type: dict
 attributes:
   check_mode:
     support: full
@@ -185,6 +199,8 @@ def main() -> None:
             "phase": {"type": "str", "choices": ["all", "prepare", "order", "confirm"], "default": "all"},
             "witnesses": {"type": "list", "elements": "str", "default": []},
             "night": {"type": "dict", "default": {}},
+            "silence_url": {"type": "str", "default": "", "no_log": True},
+            "silence_labels": {"type": "dict"},
         },
         supports_check_mode=True,
     )

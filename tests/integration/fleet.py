@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,9 @@ from tests.lab._system import open_within
 ROOT = Path(__file__).parents[2]
 TRANSACTION = "/var/lib/lab-auto-update/transaction.json"
 LAST = "/var/lib/lab-auto-update/last.json"
+# damage, see docs/testing.md
+ACTIVATION_BROKEN = "/var/lib/activation-broken"
+BOOT_BROKEN = "/var/lib/boot-broken"
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,37 @@ class Fleet:
         script = "rm -rf /srv/flakes; for copy; do git clone --quiet --no-hardlinks /etc/nixos $copy || exit; done"
         self.lab.run("builder", ["sh", "-c", script, "sh", *copies.values()], check=True)
         return copies
+
+
+class Meanwhile:
+    """What happens to hosts while a night goes on; what goes wrong in it shows at the end of the block."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor()
+        self._jobs: list[Future[Any]] = []
+
+    def do(self, job: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        self._jobs.append(self._pool.submit(job, *arguments))
+        return self._jobs[-1]
+
+    def __enter__(self) -> Meanwhile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        for job in self._jobs:
+            job.result()
+
+
+def each(others: object, **hosts: object) -> str:
+    """A setting that is not the same for all hosts."""
+    return f"{{{{ {hosts!r}.get(inventory_hostname, {others!r}) }}}}"
+
+
+def once_live(fleet: Fleet, host: str, system: str, job: Callable[[], object]) -> None:
+    """Do something to a host at the moment at which a system has become the running one."""
+    until(lambda: fleet.is_live(host, system), 240, f"{host} runs {system}", 0.02)
+    job()
 
 
 def untouched(before: Mapping[str, Host], after: Mapping[str, Host], hosts: Iterable[str]) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration import test_silence
 from tests.integration.conftest import Module
 from tests.lab import Lab
 
@@ -107,15 +109,23 @@ def test_a_system_is_booted_once_and_a_power_cut_after_that_lands_on_the_old_one
     assert (system(lab, BOOTED), system(lab), boot_default(lab)) == (origin, origin, origin)
 
 
-def test_a_boot_that_is_confirmed_and_committed_leaves_no_candidate(lab: Lab, module: Module, origin: str):
+def test_a_boot_that_is_confirmed_and_committed_leaves_no_candidate(
+    lab: Lab, module: Module, origin: str, tmp_path: Path
+):
     target = next_system(lab, "kernel-changed=7.2")
     assert not module(HOST, "lab_claim", {**RUN, "state": "taken"})["failed"]
     prepared = module(HOST, "nixos_rebuild", {**RUN, "action": "boot_once", "system": target})
     assert not prepared["failed"], prepared
-    rebooted = module(
-        HOST, "nixos_reboot", {**RUN, "expected_system": target, "delay": 0, "timeout": 60, "confirm_timeout": 77}
-    )
+    reboot = {**RUN, "expected_system": target, "delay": 0, "timeout": 60, "confirm_timeout": 77}
+    with test_silence.running(tmp_path) as alertmanager:
+        reboot["silence_url"] = alertmanager.url
+        assert module(HOST, "nixos_reboot", reboot, check=True)["changed"]
+        assert test_silence.silences(alertmanager) == []
+        rebooted = module(HOST, "nixos_reboot", reboot)
+        (silence,) = test_silence.silences(alertmanager)
     assert (rebooted["rebooted"], rebooted["confirmed"], rebooted["failed"]) == (True, True, False), rebooted
+    assert (silence["status"]["state"], silence["comment"]) == ("expired", f"{HOST} reboots, in run night-1")
+    assert "silenced" not in rebooted["warned"]
     note = json.loads(str(lab.read(HOST, "/var/lib/lab-auto-update/transaction.json")))
     assert (note["step"], note["boot_id"], note["guard_seconds"]) == ("reboot_verification", boot_id(lab), 77)
     assert boot_default(lab) == origin

@@ -61,7 +61,7 @@ def test_the_context_has_what_the_controller_needs_and_its_requirements_install(
     python = [f"--python-version={version}", "--only-binary=:all:", f"--target={tmp_path / 'site'}"]
     runner = needed["ansible_runner"]["package_pip"]
     report = json.loads(run(*pip, *python, "-r", files["pip"], runner))
-    assert all((tmp_path / "site" / name).is_dir() for name in ("ansible", "jmespath", "ansible_runner"))
+    assert all((tmp_path / "site" / name).is_dir() for name in ("ansible", "apprise", "jmespath", "ansible_runner"))
     installed = {f"{each['metadata']['name']}=={each['metadata']['version']}" for each in report["install"]}
     assert {*wanted, runner} <= installed
 

@@ -152,7 +152,7 @@ def test_every_default_of_the_plan_is_a_default_of_the_controllers_module(nixos:
         "onFailure": [],
     }
     assert nixos.config(CONTROLLER, "options.services.lab-auto-update.enable.default") is False
-    assert nixos.config(CONTROLLER, f"{values}.package.meta.has") == ["ansible-core", "jmespath"]
+    assert nixos.config(CONTROLLER, f"{values}.package.meta.has") == ["ansible-core", "apprise", "jmespath"]
 
     service = settings(nixos.unit(SERVICE, CONTROLLER))
     assert (

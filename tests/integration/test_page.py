@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _page
@@ -17,6 +17,7 @@ from tests import nights
 CHROMIUM = "/usr/bin/chromium"
 FORMER = [nights.of_many(60, number, ("updated", "pending", "lost")) for number in range(14, 0, -1)]
 LONG = "web-that-has-a-name-as-long-as-names-may-be.and-a-domain-beside-it.example.org"
+Scheme = Literal["light", "dark"]
 PAGES = {
     "four": _page.page(nights.of_many(4, words=("updated", "unchanged")), FORMER, lab="home"),
     "sixty": _page.page(nights.of_many(60, words=("updated", "held", "updated", "lost", "unchanged")), FORMER),
@@ -47,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: directory / f"{name}.html" for name in PAGES}
 
 
-def opened(chromium: Browser, file: Path, size: str = "wide", scheme: str = "light") -> tuple[Page, list[str]]:
+def opened(chromium: Browser, file: Path, size: str = "wide", scheme: Scheme = "light") -> tuple[Page, list[str]]:
     """A page, and all that the browser said about it or asked for."""
     width, height = SIZES[size]
     page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -63,7 +64,7 @@ def opened(chromium: Browser, file: Path, size: str = "wide", scheme: str = "lig
 @pytest.mark.parametrize(("size", "scheme"), [("wide", "dark"), ("narrow", "light")])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_quiet_fits_and_is_accessible(
-    chromium: Browser, files: dict[str, Path], name: str, size: str, scheme: str
+    chromium: Browser, files: dict[str, Path], name: str, size: str, scheme: Scheme
 ):
     page, noticed = opened(chromium, files[name], size, scheme)
     assert noticed == []
@@ -96,7 +97,7 @@ def test_the_keyboard_gets_past_the_beginning_and_to_every_link(chromium: Browse
     page, _noticed = opened(chromium, files["four"])
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    assert page.locator(".skip").bounding_box()["x"] >= 0
+    assert page.evaluate("document.querySelector('.skip').getBoundingClientRect().x") >= 0
     reached = {page.evaluate("document.activeElement.outerHTML")}
     for _number in range(page.locator("a").count()):
         page.keyboard.press("Tab")

@@ -5,11 +5,14 @@ Every host suffers from something else, in the same night.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration import test_silence
 from tests.integration.fleet import Fleet, until
 from tests.lab import Lab
 
@@ -91,13 +94,28 @@ def test_after_a_reboot_each_host_ends_where_its_grade_promises_and_its_boot_def
         assert "lab-candidate" not in links
 
 
-def test_a_boot_that_could_not_be_tried_first_is_taken_back_by_the_boot_guard(fleet: Fleet):
-    """Without an entry for one boot the default has to move before the reboot: the one named exception."""
+def test_a_boot_that_could_not_be_tried_first_is_taken_back_by_the_boot_guard(fleet: Fleet, tmp_path: Path):
+    """Without an entry for one boot the default has to move before the reboot: the one named exception.
+
+    Its alerts are silent meanwhile.
+    """
     fleet.lab.firmware("dns", one_shot=False)
     fleet.faults(dns=("kernel-changed=6.12.77", "network-lost-after-boot"))
     before, boots = fleet.look("dns"), fleet.lab.boots("dns")
-    night = fleet.night("--limit", "dns", **QUICK)
+    with test_silence.running(tmp_path) as alertmanager:
+        url = alertmanager.url.replace("://", "://me:c4n4ry@")
+        night = fleet.night("--limit", "dns", "-vvv", **QUICK, lab_silence_url=url)
+        silences = test_silence.silences(alertmanager)
     assert (night.rc, night.outcomes) == (2, {"dns": "rolled_back"}), night.output
+    run = re.search(r"Night (\w+-\w+)", night.output)
+    assert run is not None
+    assert {one["comment"] for one in silences} == {f"dns reboots, in run {run[1]}"}
+    assert {str(one["matchers"][0]["value"]) for one in silences} == {"dns(:[0-9]+)?"}
+    assert {one["status"]["state"] for one in silences} == {"expired"}
+    began, ended = (test_silence.moment(silences[0][end]) for end in ("startsAt", "endsAt"))
+    # down, there and back: the boot guard has waited meanwhile
+    assert ended - began > QUICK["lab_boot_confirm_timeout"]
+    assert "c4n4ry" not in night.output
     assert fleet.look("dns").is_on(before.current)
     # into the new system, where nobody reached it, and out of it
     assert fleet.lab.boots("dns") == boots + 2

@@ -9,28 +9,30 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.integration.fleet import Fleet, Night, Running, until
+from tests.integration.fleet import (
+    ACTIVATION_BROKEN,
+    BOOT_BROKEN,
+    Fleet,
+    Meanwhile,
+    Night,
+    Running,
+    each,
+    once_live,
+    until,
+)
 from tests.lab import Lab
 
 pytestmark = pytest.mark.lab
 
 HOSTS = ("dev", "web", "nas", "dns", "host5", "host6")
 ROOTS = "/nix/var/nix/gcroots/lab-auto-update"
-ACTIVATION_BROKEN = "/var/lib/activation-broken"
 BACKUP_BROKEN = "/var/lib/backup-broken"
-BOOT_BROKEN = "/var/lib/boot-broken"
 CONFIRM = 30
 HANGS_FOR = 15
-
-
-def each(others: object, **hosts: object) -> str:
-    """A setting that is not the same for all hosts."""
-    return f"{{{{ {hosts!r}.get(inventory_hostname, {others!r}) }}}}"
 
 
 # all hosts at once, and waits as short as six busy guests on two cores allow
@@ -65,36 +67,10 @@ def undamaged(fleet: Fleet) -> Iterator[None]:
             fleet.lab.run(host, ["systemctl", "restart", "backup.service"], check=True)
 
 
-class Meanwhile:
-    """What happens to hosts while a night goes on; what goes wrong in it shows at the end of the block."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor()
-        self._jobs: list[Future[Any]] = []
-
-    def do(self, job: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        self._jobs.append(self._pool.submit(job, *arguments))
-        return self._jobs[-1]
-
-    def __enter__(self) -> Meanwhile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-        for job in self._jobs:
-            job.result()
-
-
 def break_the_backup(fleet: Fleet, host: str) -> None:
     """The job fails that has nothing to do with any update; it does until its file is gone."""
     fleet.lab.write(host, BACKUP_BROKEN, "")
     fleet.lab.run(host, ["systemctl", "restart", "backup.service"])
-
-
-def once_live(fleet: Fleet, host: str, system: str, job: Callable[[], object]) -> None:
-    """Do something to a host at the moment at which a system has become the running one."""
-    until(lambda: fleet.is_live(host, system), 240, f"{host} runs {system}", 0.02)
-    job()
 
 
 def activations_and_reverts(fleet: Fleet, host: str, since: float) -> list[tuple[float, str]]:

@@ -10,6 +10,7 @@ let
       inherit version;
       pythonVersion = version;
       pkgs.ansible-core = package "ansible-core" // { version = if lib.versionAtLeast release "25.11" then "2.19.3" else "2.17.6"; };
+      pkgs.apprise = package "apprise";
       pkgs.jmespath = package "jmespath";
       withPackages = choose: package "python3-env" // { meta.has = map (each: each.name) (choose pkgs); };
     };

@@ -86,7 +86,8 @@ LINT = (
 # In a copy without git, molecule would not find its base by itself.
 MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "test", "--all", "--no-command-borders"))
 PAGE = "tests/integration/test_page.py"
-CORE = pytest("core", "tests/unit", "tests/property", PAGE)
+SILENCE = "tests/integration/test_silence.py"
+CORE = pytest("core", "tests/unit", "tests/property", PAGE, SILENCE)
 # The modules that speak to Nix have a lab to themselves; those of hosts share another one.
 NIX_TESTS = tuple(f"tests/integration/test_nix_{name}.py" for name in ("flake_update", "copy", "realise"))
 NIX = pytest("nix", *NIX_TESTS)
@@ -117,7 +118,7 @@ SCENARIOS = (
 )
 FILES = {name: f"tests/integration/test_{name}.py" for name in SCENARIOS}
 OTHERS = tuple(f"--ignore={file}" for file in FILES.values())
-HOSTS = pytest("hosts", "tests/integration", *OTHERS, *(f"--ignore={file}" for file in (*NIX_TESTS, PAGE)))
+HOSTS = pytest("hosts", "tests/integration", *OTHERS, *(f"--ignore={file}" for file in (*NIX_TESTS, PAGE, SILENCE)))
 
 
 def scenarios(*names: str) -> tuple[Step, ...]:

@@ -27,6 +27,7 @@ ROLLOUT = (ROOT / "docs/rollout.md").read_text()
 BOOTSTRAP = (ROOT / "docs/bootstrap.md").read_text()
 SECURITY = (ROOT / "docs/security.md").read_text()
 MONITORING = (ROOT / "docs/monitoring.md").read_text()
+NOTIFICATIONS = (ROOT / "docs/notifications.md").read_text()
 DEFAULTS = yaml.safe_load((ROOT / "roles/update/defaults/main.yml").read_text())
 ROLLBACK = (ROOT / "playbooks/files/rollback.sh").read_text()
 
@@ -39,6 +40,7 @@ PAGES = {
     "bootstrap": (BOOTSTRAP, 10),
     "security": (SECURITY, 5),
     "monitoring": (MONITORING, 9),
+    "notifications": (NOTIFICATIONS, 10),
 }
 
 
@@ -64,7 +66,14 @@ def test_every_setting_it_names_is_one(text: str):
     playbooks = "\n".join(file.read_text() for file in (ROOT / "playbooks").glob("*.yml"))
     named = set(re.findall(r"\blab_[a-z_]+", "\n".join(re.findall(r"`([^`\n]+)`", text))))
     modules = {file.stem for file in (ROOT / "plugins/modules").glob("*.py")}
-    assert named & {"lab_confirm_timeout", "lab_fetch_timeout", "lab_max_bad", "lab_nix_options", "lab_managed"}
+    assert named & {
+        "lab_confirm_timeout",
+        "lab_fetch_timeout",
+        "lab_max_bad",
+        "lab_nix_options",
+        "lab_managed",
+        "lab_notify",
+    }
     known = set(DEFAULTS) | set(re.findall(r"\{\{ (lab_[a-z_]+) \| default", playbooks)) | modules
     assert named - known - {name for name in named if name.startswith("lab_auto_update")} == set()
 

@@ -181,6 +181,7 @@ WAYS = {
     "lab_alerts_url": Way(itself, NOTHING),
     "lab_alerts_labels": Way(lambda text: {"instance": text}, WORD),
     "lab_ignored_alerts": Way(one, WORD),
+    "lab_silence_url": Way(itself, NOTHING),
     "lab_mounts": Way(one, PATHS, _vital("mounts")),
     "lab_services": Way(one, WORD, _vital("services")),
     "lab_checks": Way(_check, WORD | NOTHING | {"newline"}, _command),
@@ -191,6 +192,9 @@ WAYS = {
     "lab_report_directory": Way(itself, PATHS | NOTHING),
     "lab_metrics_directory": Way(itself, PATHS | NOTHING),
     "lab_reboot_message": Way(itself, WORD | NOTHING, _announced),
+    "lab_title": Way(itself, WORD | NOTHING),
+    "lab_notify": Way(one),
+    "lab_ping_url": Way(itself, NOTHING),
 }
 # and where a dictionary has names, these
 NAMES = {
@@ -221,7 +225,7 @@ def _unplanned(settings: Mapping[str, Any]) -> list[str]:
     short = {name.removeprefix("lab_"): value for name, value in settings.items()}
     kept = {name: short[name] for name in ("stages", "batch", "max_bad", "critical_stages", "never_together")}
     try:
-        _plan.plan([_plan.Host.of({"name": "web", **short} | {"managed": True, "stage": ""})], **kept)
+        _plan.plan([_plan.Host.of(short | {"name": "web", "managed": True, "stage": ""})], **kept)
     except LabError as error:
         return [str(error)]
     return []
@@ -308,6 +312,9 @@ def test_a_secret_is_not_shown_where_its_setting_is_refused():
         "lab_checks": [{"name": "x", "kind": "command", "argv": ["curl", "--token", "c4n4ry", "\0"]}],
         "lab_cache": "https//user:c4n4ry@example.org",
         "lab_alerts_url": "ftp://user:c4n4ry@example.org",
+        "lab_silence_url": "ftp://user:c4n4ry@example.org",
+        "lab_notify": ["json://hooks.example/c4n4ry", "c4n4ry://c4n4ry"],
+        "lab_ping_url": "hc-ping.com/c4n4ry",
     }.items():
         told = " ".join(problems(setting, value))
         assert setting in told
@@ -348,6 +355,7 @@ REFUSED: dict[tuple[str, str], tuple[Callable[[str], object], set[str]]] = {
     ("lab_claim", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_claim", "dead_run"): (_transaction.checked_run_id, set()),
     ("lab_claim", "resume"): (_left, {"path"}),
+    ("lab_log", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_run", "run_id"): (_transaction.checked_run_id, set()),
     ("lab_status", "since"): (lambda text: _history.since(text, 1795312800), set()),
     ("lab_status", "format"): (_known.checked_format, set()),
@@ -370,6 +378,9 @@ AS_SETTING = {
     ("lab_health_check", "baseline_units"): "lab_ignored_units",
     ("lab_health_check", "levels"): "lab_check_levels",
     ("lab_claim", "controller"): "lab_controller",
+    **{("lab_tell", name): f"lab_{name}" for name in ("notify", "ping_url", "state_directory")},
+    **{("lab_tell", name): f"lab_{name}" for name in ("report_directory", "metrics_directory")},
+    ("lab_tell", "name"): "lab_title",
     ("lab_rollout", "path"): "lab_flake",
     ("nix_copy", "store"): "lab_cache",
     ("nix_copy", "ssh_key"): "lab_push_key",
@@ -383,6 +394,8 @@ AS_SETTING = {
     ("nix_realise", "substituters"): "lab_substituters",
     ("nixos_reboot", "msg"): "lab_reboot_message",
     ("nixos_reboot", "controller"): "lab_controller",
+    ("nixos_reboot", "silence_url"): "lab_silence_url",
+    ("nixos_reboot", "silence_labels"): "lab_alerts_labels",
     ("nixos_rebuild", "attribute"): "lab_attribute",
     ("nixos_rebuild", "ignored_units"): "lab_ignored_units",
     ("nixos_rebuild", "controller"): "lab_controller",
@@ -391,6 +404,8 @@ NO_WORD = {
     **dict.fromkeys([("lab_claim", name) for name in ("reason", "controller_name", "process")], "written as JSON"),
     **dict.fromkeys([("lab_rollout", name) for name in ("run_id", "revision", "stop")], "written as JSON"),
     **dict.fromkeys([("lab_rollout", name) for name in ("critical_stages", "soaking", "hosts", "current")], "as JSON"),
+    **{("lab_log", name): "written as JSON" for name in ("operation", "status", "details", "seconds")},
+    **{("lab_tell", name): "as JSON, and escaped for pages" for name in ("result", "knows", "hosts", "optional")},
     ("lab_run", "hosts"): "checked here, as settings",
     ("lab_run", "lock"): "a path that is opened",
     **dict.fromkeys([("lab_status", name) for name in ("hosts", "looks")], "read, and shown escaped"),

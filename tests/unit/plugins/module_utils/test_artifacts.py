@@ -17,7 +17,7 @@ NIGHTS: dict[str, dict[str, Any]] = {
         "reason": "",
         "evidence": {
             **SEEN,
-            "copy": {"durations": {"total": 3.2}},
+            "copy": {"durations": {"total": 3.2}, "span": {"began": 1795312830.2, "seconds": 3.4}},
             "activation": {
                 "durations": {"test": 2.1, "boot": 0.8},
                 "packages": {
@@ -26,7 +26,8 @@ NIGHTS: dict[str, dict[str, Any]] = {
                 },
             },
             "reboot": {"rebooted": True, "elapsed": 31.4},
-            "proof": {"systems": {"current": NEW}},
+            "reboot_verification": {"span": {"began": 1795312870.0, "seconds": 2.0}},
+            "proof": {"systems": {"current": NEW}, "span": {"began": 1795312873.0, "seconds": 0.4}},
         },
     },
     "dev": {
@@ -56,6 +57,7 @@ PREPARE = {
     ],
     "lock_hash": "9f44",
     "durations": {"update": 1.9, "build": 41.8, "total": 44.1},
+    "span": {"began": 1795312802.0, "seconds": 45.0},
     "systems": {"web": NEW},
 }
 
@@ -89,6 +91,10 @@ def test_a_host_says_where_it_came_from_where_it_is_and_how_long_that_took():
         "changes": ["hello 1.0 → 1.1"],
         "closure_delta": 13_212_057,
         "durations": {"copy": 3.2, "activation": 2.9, "reboot": 31.4},
+        "spans": [
+            {"step": "copy", "began": 1795312830.2, "seconds": 3.4},
+            {"step": "verification", "began": 1795312870.0, "seconds": 2.0},
+        ],
     }
     assert (hosts["dev"]["before"], hosts["dev"]["after"]) == (OLD, OLD)
     assert hosts["dev"]["durations"] == {"activation": 2.1, "rollback": 4.0}
@@ -114,6 +120,22 @@ def test_the_run_says_who_it_was_how_long_it_took_and_how_it_ended():
     ]
     assert told["durations"] == {"update": 1.9, "build": 41.8, "total": 72.4}
     assert not artifacts()["failed"]
+
+
+def test_the_whole_night_has_the_time_of_its_inputs_and_of_its_builds_after_them():
+    assert artifacts()["spans"] == [
+        {"step": "update", "began": 1795312802.0, "seconds": 1.9},
+        {"step": "build", "began": 1795312803.9, "seconds": 41.8},
+    ]
+    assert artifacts(prepare={"failed": True})["spans"] == []
+
+
+def test_what_each_host_said_last_is_known_with_the_count_of_now():
+    known = _artifacts.knowledge(NIGHTS, {"web": {"deferrals": None}, "dev": {"failed": True}})
+    assert known == {
+        "web": {**NIGHTS["web"]["evidence"]["proof"], "deferrals": None},
+        "dev": {"systems": {"current": OLD}},
+    }
 
 
 def test_no_secret_is_told():

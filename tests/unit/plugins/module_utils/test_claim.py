@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _claim, _host
@@ -185,7 +185,7 @@ def test_the_log_has_each_step_that_begins_and_one_end_for_each_run(run: Program
     _claim.take(run, state, US)
     _claim.take(run, state, US)
     for step in ("activation", "activation", "commit"):
-        _claim.renew(run, state, US, cast(Step, step))
+        _claim.renew(run, state, US, step)
     _claim.release(run, state, US, Ending("rolled_back", "web.service is failed.", rebooted=True))
     _claim.release(run, state, US, Ending("rolled_back", "web.service is failed."))
     # the night tells every host how it ended
