@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _entries, _hold, _log, _log_files, _status
+from ansible_collections.homelab.nixos.plugins.module_utils import _entries, _hold, _log, _log_files, _notify, _status
 from ansible_collections.homelab.nixos.plugins.module_utils._activation import properties
 from ansible_collections.homelab.nixos.plugins.module_utils._entries import Entry
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._status import Controller, Wanted
-from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _process, _specification
+from ansible_collections.homelab.nixos.plugins.plugin_utils import _controller, _notifier, _process, _specification
 
 Query = Callable[[Mapping[str, Any]], Any]
 
-NOTIFICATIONS = "notifications"
 _FORMATS = ("table", "json")
 _TIMER = (
     *("systemctl", "show", "--timestamp=unix", "--property=LoadState,NextElapseUSecRealtime"),
@@ -72,7 +71,7 @@ def controller(state_directory: str, since: float) -> Controller:
         skipped=skipped,
         has_timer=has_timer,
         next_run=following,
-        undelivered=_undelivered(os.path.join(directory, NOTIFICATIONS)),
+        undelivered=_undelivered(os.path.join(directory, _notifier.DIRECTORY)),
     )
 
 
@@ -139,7 +138,7 @@ def _timer() -> tuple[bool, float | None]:
 
 
 def _undelivered(directory: str) -> int:
-    """How many notifications wait there for the next run."""
-    with suppress(OSError), os.scandir(directory) as found:
-        return sum(entry.is_file() and not entry.name.startswith(".") for entry in found)
+    """How many notifications wait there for the next run, each for one receiver."""
+    with suppress(OSError):
+        return sum(bool(_notify.key_of_file(name)) for name in os.listdir(directory))
     return 0

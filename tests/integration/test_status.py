@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ pytestmark = pytest.mark.lab
 
 PLAYBOOK = "playbooks/status.yml"
 HOLD = "/var/lib/lab-auto-update/hold"
-QUICK = {"lab_stages": [], "lab_batch": 3, "lab_max_bad": 3, "lab_settle": 6, "lab_confirm_timeout": 20}
+QUICK = {
+    "lab_stages": [],
+    "lab_stage": "",
+    "lab_batch": 3,
+    "lab_max_bad": 3,
+    "lab_settle": 6,
+    "lab_confirm_timeout": 20,
+}
 # what belongs to the controller that is asked
 OWN = ("time", "timer", "undelivered")
 
@@ -29,10 +37,9 @@ def morning() -> Iterator[Fleet]:
     """After a night: dev is updated and on hold, a run has died on web, which was put back before, and nas is off."""
     with Lab.temporary(3, prefix="status") as lab:
         fleet = Fleet(lab)
-        fleet.says({**QUICK, "lab_stage": ""}, {})
         lab.move()
         fleet.faults(web="unit-fails")
-        night = fleet.night()
+        night = fleet.night(**QUICK)
         assert night.outcomes == {"dev": "updated", "web": "rolled_back", "nas": "updated"}, night.output
         lab.write("dev", HOLD, "Until the disk is replaced\nand not before\n")
         lab.write("web", TRANSACTION, json.dumps(left(fleet, "web")))
@@ -123,15 +130,18 @@ def test_programs_get_the_same_and_what_they_ask_for(morning: Fleet, tmp_path: P
 def test_another_controller_that_never_ran_a_night_tells_the_same(
     morning: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    first = told(morning, tmp_path)
+    # a period that begins when somebody asks is never the same
+    since = (date.today() - timedelta(days=2)).isoformat()
+    first = told(morning, tmp_path, lab_since=since)
     (tmp_path / "home").mkdir()
     inventory = shutil.copy(morning.lab.inventory, tmp_path / "hosts.yml")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     path = tmp_path / "second.json"
     program = ["ansible-playbook", PLAYBOOK, "-i", str(inventory)]
-    settings = {"lab_state_directory": str(tmp_path / "state"), "lab_format": "json", "lab_output": str(path)}
-    assert morning.run([*program, "-e", json.dumps(settings)]).wait(120).rc == 0
+    own = {"lab_state_directory": str(tmp_path / "state")}
+    wanted = {"lab_since": since, "lab_format": "json", "lab_output": str(path)}
+    assert morning.run([*program, "-e", json.dumps(own | wanted)]).wait(120).rc == 0
     second = json.loads(path.read_text())
     assert {key: value for key, value in second.items() if key not in OWN} == {
         key: value for key, value in first.items() if key not in OWN
