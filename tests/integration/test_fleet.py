@@ -79,6 +79,7 @@ def fleet() -> Iterator[TenGuests]:
         yield fleet
 
 
+@pytest.mark.soak
 def test_when_the_canary_fails_nothing_else_is_touched(fleet: TenGuests):
     fleet.lab.move()
     fleet.faults(dev="unit-fails")
@@ -95,6 +96,7 @@ def test_when_the_canary_fails_nothing_else_is_touched(fleet: TenGuests):
 
 
 def test_one_that_fails_stops_the_rollout_before_the_critical_stage(fleet: TenGuests):
+    fleet.lab.move()
     fleet.faults(nas="unit-fails")
     before = fleet.looks()
     logins: dict[str, int] = {}

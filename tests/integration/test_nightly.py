@@ -138,6 +138,7 @@ def test_hosts_that_are_not_well_are_deferred_with_their_reason_and_the_others_u
     run("dns", ["nix-env", "--profile", "/nix/var/nix/profiles/system", "--set", after["dns"].current], check=True)
 
 
+@pytest.mark.soak
 def test_a_system_that_does_not_build_ends_the_night_before_any_host_is_touched(fleet: Fleet):
     fleet.lab.move()
     fleet.lab.fault("nas", "build-fails")

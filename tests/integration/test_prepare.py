@@ -61,7 +61,9 @@ def stops_before_anything_is_touched(fleet: Fleet, *words: str, **settings: Any)
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("eval-fails", "did not evaluate: error: unbound 1.24.1 has the fault eval-fails"),
+        pytest.param(
+            "eval-fails", "did not evaluate: error: unbound 1.24.1 has the fault eval-fails", marks=pytest.mark.soak
+        ),
         ("build-fails", "its last words: 'unbound 1.24.1 has the fault build-fails'"),
     ],
 )
@@ -92,6 +94,7 @@ def test_a_disk_that_fills_up_while_building_is_named(fleet: Fleet):
         out(fleet.lab, "nix-store --verify --quiet")
 
 
+@pytest.mark.soak
 def test_a_git_hook_that_refuses_stops_the_night(fleet: Fleet):
     fleet.lab.spoil("unbound")
     fleet.lab.move()

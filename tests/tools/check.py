@@ -157,6 +157,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         *long_scenarios("forty", "interrupted"),
         NEWER_NIX,
         *long_scenarios("reboots", ROLLBACK, "two_controllers", "lab", "recovery", "fleet", "stages", "own_controller"),
+        *long_scenarios("nightly", "prepare"),
         soak("others", "tests", *OTHERS),
     ),
 }
