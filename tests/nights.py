@@ -94,6 +94,7 @@ def night(hosts: dict[str, dict[str, Any]], number: int = 0, **change: Any) -> d
             {"step": "update", "began": began, "seconds": 1.9},
             {"step": "build", "began": began + 1.9, "seconds": 41.8},
         ],
+        "notes": ["web has not been updated for 21 days, since 2026-11-01."] if bad else [],
         **change,
     }
 

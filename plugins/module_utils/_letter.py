@@ -109,6 +109,10 @@ def _blocks(
     for hosts in left:
         yield Block("item", f"{', '.join(host.name for host in hosts)}: {hosts[0].word}")
         yield from _asked(hosts[0].reason, commands(hosts, night, playbook))
+    if night.notes:
+        yield Block("heading", "To know")
+    for note in night.notes:
+        yield Block("item", clipped(note, _REASON_SHOWN))
     yield Block("heading", "What would change" if night.dry_run else "What changed")
     if not night.inputs:
         yield Block("text", "No input of the flake moved.")

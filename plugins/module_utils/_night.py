@@ -115,6 +115,7 @@ class Night:
     lock_hash: str
     durations: Mapping[str, float]
     spans: tuple[Span, ...]
+    notes: tuple[str, ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -194,6 +195,7 @@ def read(result: Mapping[str, Any], optional: Collection[str] = ()) -> Night:
         lock_hash=_text(result, "lock_hash"),
         durations=durations,
         spans=_spans(result),
+        notes=tuple(_typed(one, str, "notes") for one in _list(result, "notes")),
     )
 
 

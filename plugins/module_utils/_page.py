@@ -84,6 +84,7 @@ def page(
             "main",
             _to_do(night, last, playbook),
             _left(night, playbook),
+            _notes(night),
             _changed(night),
             _timeline(night, zone),
             _trend(last.newest(NIGHTS), night, zone),
@@ -164,6 +165,12 @@ def _to_do(night: Night, last: Trend, playbook: str) -> Html:
 def _left(night: Night, playbook: str) -> Html:
     cards = [_card(", ".join(host.name for host in hosts), hosts, night, playbook, "") for hosts in left_to_do(night)]
     return _section("left", "Left for another night", *cards) if cards else Html()
+
+
+def _notes(night: Night) -> Html:
+    """What there is to know beside the hosts: who was left alone for long, which inputs stayed behind."""
+    notes = [tag("li", clipped(text, _REASON_SHOWN)) for text in night.notes]
+    return _section("notes", "To know", tag("ul", *notes)) if notes else Html()
 
 
 def _card(heading: str, hosts: Sequence[Host], night: Night, playbook: str, more: str) -> Html:

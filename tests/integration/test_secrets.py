@@ -29,7 +29,7 @@ PASSWORD = "the password of the vault"
 # Where each secret is to begin with. Ansible, Nix and the hosts have to be given them; nobody else has to keep them.
 KINDS = (
     *("user_of_input", "query_of_input", "access_token", "substituter", "alerts_user", "alerts_query"),
-    *("become_password", "vault", "command", "echoed", "page", "webhook"),
+    *("become_password", "vault", "command", "echoed", "page", "webhook", "receiver", "ping", "silence"),
 )
 CANARIES = {kind: f"c4n{secrets.token_hex(12)}" for kind in KINDS}
 # What the owner wrote himself stays: the flake, its lock, and what Nix and git keep of both (docs/security.md).
@@ -185,6 +185,10 @@ def test_no_canary_is_found_anywhere_after_nights_that_fail_in_many_ways(fleet: 
                 "lab_settle": 2,
                 "lab_nix_options": nix,
                 "lab_checks": checks,
+                # nobody is there
+                "lab_notify": [f"json://u:{CANARIES['receiver']}@127.0.0.1:1/{CANARIES['receiver']}"],
+                "lab_ping_url": f"http://127.0.0.1:1/{CANARIES['ping']}",
+                "lab_silence_url": f"http://u:{CANARIES['silence']}@127.0.0.1:1",
             },
             "hosts": {second: {"ansible_user": "deploy", "ansible_become_password": CANARIES["become_password"]}},
         }
@@ -206,6 +210,10 @@ def test_no_canary_is_found_anywhere_after_nights_that_fail_in_many_ways(fleet: 
     assert mixed.outcomes == {first: "updated", second: "failed"}
     assert f"127.0.0.1:{PORT}/extra.tar.gz" in mixed.output
     assert "substituter http://***@127.0.0.1:1 of the builder did not help" in said(mixed)
+    for words in ("The start of this run was not reported", "The bad end of this run was not reported"):
+        assert words in said(mixed)
+    assert "receiver 1 of lab_notify" in said(mixed)
+    assert len(list(searched.state.glob("notifications/*"))) == 1
 
     # the server of the input is gone, and nobody can ask for alerts
     lab.run("builder", ["systemctl", "stop", "extra"], check=True)

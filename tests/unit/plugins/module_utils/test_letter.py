@@ -36,6 +36,11 @@ def test_a_letter_says_what_became_of_every_host():
             assert f" {word}: {word}, " in hosts.replace("\\", "").replace("- ", " ")
 
 
+def test_what_there_is_to_know_beside_the_hosts_is_told():
+    note = "web was left alone in 3 nights in a row."
+    assert f"To know\n-------\n  {note}\n" in _letter.plain(nights.of_many(1) | {"notes": [note]})
+
+
 def test_a_good_night_has_nothing_to_do_and_is_short():
     text = _letter.plain(nights.of_many(4, words=("updated", "unchanged")))
     assert text.startswith("Good night of 2026-11-22\n------------------------\n")

@@ -174,6 +174,12 @@ def test_what_is_left_and_the_inputs_and_packages_are_told():
     assert row(page, "lost") == ["✗ lost", "last seen on lost-26.05.1 6gdlyhm, rebooted"]
 
 
+def test_what_there_is_to_know_beside_the_hosts_is_told_as_it_is():
+    note = "web was left alone in 3 nights in a row <b>"
+    assert "web was left alone in 3 nights in a row &lt;b&gt;" in _page.page(nights.of_many(1) | {"notes": [note]})
+    assert "To know" not in _page.page(nights.of_many(1))
+
+
 def test_only_pages_of_the_web_are_linked():
     for link in ("javascript:alert(1)", "http://example.org", "data:text/html,x", "//example.org", " https://x"):
         result = nights.of_many(1)

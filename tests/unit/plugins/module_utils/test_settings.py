@@ -35,7 +35,7 @@ OWN = re.findall(
     lab_description lab_disk lab_disks lab_dns lab_domain lab_email lab_env lab_floor lab_gateway lab_gpu lab_grafana
     lab_group lab_groups lab_home lab_host lab_hostname lab_hosts lab_id lab_index lab_interface lab_ip lab_ipv6
     lab_kernel lab_key lab_keys lab_keymap lab_kind lab_lang lab_locale lab_location lab_login lab_loki lab_mac
-    lab_machine lab_machines lab_mail lab_memory lab_mirror lab_monitoring lab_mtu lab_nas lab_network lab_nfs
+    lab_machine lab_machines lab_mail lab_memory lab_mirror lab_monitoring lab_mtu lab_name lab_nas lab_network lab_nfs
     lab_notes lab_ntp lab_number lab_os lab_owner lab_parent lab_password lab_path lab_pool lab_port lab_power
     lab_prefix lab_prometheus lab_proxy lab_purpose lab_rack lab_ram lab_region lab_registry lab_repo lab_report
     lab_restic lab_result lab_role lab_roles lab_room lab_root lab_router lab_secret lab_service_port lab_shell lab_site
