@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _record
@@ -35,12 +36,13 @@ class Log:
     def __init__(self, path: str, directory: str) -> None:
         self.path = path
         self.directory = directory
-        # what could not be written since, as sentences
+        # of what could not be written, in sentences; who told nobody where they go finds them here
         self.warnings: list[str] = []
+        self.warn: Callable[[str], object] = self.warnings.append
 
     def write(self, record: Record) -> None:
         """Write a record; one that the file cannot take raises L(LabError), and is in the journal alone."""
-        seq, text = 0, ""
+        seq, text, trouble = 0, "", ""
         try:
             counter = self._counter()
             try:
@@ -50,19 +52,22 @@ class Log:
             finally:
                 os.close(counter)
         except OSError as error:
+            trouble = f"{self.path} cannot be written: {error.strerror or error}."
+        # a machine without a journal, as a container, has the file
+        missing = self._tell_journal(record, seq, text or _record.line(record, seq), silent=not trouble)
+        if trouble:
+            where = f"The journal has no record of it, either: {missing}." if missing else "The journal has the record."
             raise LabError(
-                f"{self.path} cannot be written: {error.strerror or error}.",
+                f"{trouble} {where}",
                 "See that its directory is there and its disk has room; it is written as root (become).",
-            ) from error
-        finally:
-            self._tell_journal(record, seq, text or _record.line(record, seq))
+            )
 
     def note(self, record: Record) -> None:
         """Write a record of what goes on all the same; a file that cannot take it is a warning."""
         try:
             self.write(record)
         except LabError as error:
-            self.warnings.append(f"{error.what} The journal has the record.")
+            self.warn(error.what)
 
     def _append(self, data: bytes) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -78,14 +83,19 @@ class Log:
         finally:
             os.close(descriptor)
 
-    def _tell_journal(self, record: Record, seq: int, text: str) -> None:
+    def _tell_journal(self, record: Record, seq: int, text: str, *, silent: bool) -> str:
+        """Tell the journal, and return why it was not told; C(silent) when it is no matter that there is none."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as journal:
                 # a journal that does not read its socket holds nobody up
                 journal.settimeout(1.0)
                 journal.sendto(_record.journal_entry(record, seq, text), JOURNAL)
         except OSError as error:
-            self.warnings.append(f"The journal could not be told of {record.operation}: {error.strerror or error}.")
+            why = str(error.strerror or error)
+            if not (silent and isinstance(error, FileNotFoundError)):
+                self.warn(f"The journal could not be told of {record.operation}: {why}.")
+            return why
+        return ""
 
     def _counter(self) -> int:
         """The counter, opened and locked."""

@@ -333,6 +333,7 @@ def main() -> None:
     )
     params = module.params
     state = State()
+    state.log.warn = module.warn
     try:
         _controller_side.refuse("lab_claim", params, ["patience"])
         who = _claim.claimant(params, module.check_mode)
@@ -352,8 +353,8 @@ def main() -> None:
         else:
             result = _claim.release(run, state, who, ending)
     except LabError as error:
-        module.fail_json(msg=str(error), warnings=state.log.warnings, **error.data)
-    module.exit_json(**result, warnings=state.log.warnings)
+        module.fail_json(msg=str(error), **error.data)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -88,14 +88,15 @@ def main() -> None:
     )
     params = module.params
     state = State()
+    state.log.warn = module.warn
     try:
         run_id = _transaction.checked_run_id(params["run_id"])
         if not module.check_mode:
             told = (params["operation"], params["status"], params["seconds"], params["details"])
             state.log.write(state.record(run_id, *told))
     except LabError as error:
-        module.fail_json(msg=str(error), warnings=state.log.warnings, **error.data)
-    module.exit_json(changed=True, path=state.log.path, warnings=state.log.warnings)
+        module.fail_json(msg=str(error), **error.data)
+    module.exit_json(changed=True, path=state.log.path)
 
 
 if __name__ == "__main__":

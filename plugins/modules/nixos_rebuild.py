@@ -342,9 +342,11 @@ def main() -> None:
     params = dict(module.params)
     # the action plugin's
     del params["reboot_timeout"], params["witnesses"]
+    state = State()
+    state.log.warn = module.warn
     try:
         request = _rebuild.request(check_mode=module.check_mode, **params)
-        result = _rebuild.perform(door(module), State(), request)
+        result = _rebuild.perform(door(module), state, request)
     except LabError as error:
         module.fail_json(msg=str(error), **error.data)
     for line in result.pop("unknown_lines", ()):

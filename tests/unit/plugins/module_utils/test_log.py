@@ -87,13 +87,23 @@ def test_the_journal_has_each_record_with_its_fields(log: Log, journal: Journal)
     assert [json.loads(record.removeprefix(b"LAB_RECORD="))] == lines(log.path)
 
 
-def test_without_a_journal_the_file_has_the_record_and_somebody_is_told(
+def test_without_a_journal_the_file_has_the_record_and_only_what_is_wrong_is_told(
     log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setattr(_log, "JOURNAL", str(tmp_path / "none"))
     log.write(RECORD)
     assert len(lines(log.path)) == 1
-    assert log.warnings == ["The journal could not be told of outcome: No such file or directory."]
+    # a container has none
+    assert log.warnings == []
+    log.path = "/dev/full"
+    with pytest.raises(LabError, match="The journal has no record of it, either: No such file or directory"):
+        log.write(RECORD)
+    (tmp_path / "deaf").touch()
+    monkeypatch.setattr(_log, "JOURNAL", str(tmp_path / "deaf"))
+    log.path = str(tmp_path / "lab-auto-update.log")
+    log.warnings.clear()
+    log.write(RECORD)
+    assert log.warnings == ["The journal could not be told of outcome: Connection refused."]
 
 
 def test_a_file_that_is_full_is_told_and_the_journal_has_the_record(log: Log, journal: Journal):

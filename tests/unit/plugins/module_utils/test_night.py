@@ -33,7 +33,7 @@ def test_it_reads_what_the_artifacts_of_a_night_are():
     assert (night.verdict, night.seconds, night.hosts[3].rebooted) == ("bad", 72.4, True)
     assert _night.packages(night) == {"hello 1.0 → 1.1": ["web"]}
     assert _night.change(night.hosts[3]) == "web-26.05.1 6gdlyhm → web-26.05.2 xnpa2vc"
-    assert _night.took(night.hosts[3].spans, night.hosts[3].durations) == "copy 3.2 s, activation 2.9 s, reboot 31 s"
+    assert _night.took(night.hosts[3].spans, night.hosts[3].durations) == "copy 3.4 s, verification 2.0 s"
 
 
 @pytest.mark.parametrize("word", get_args(Word))
