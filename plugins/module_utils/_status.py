@@ -124,7 +124,8 @@ def table(told: Mapping[str, Any]) -> str:
     lines += ["", _line(_HEADINGS, widths)]
     for host, row in zip(hosts, rows, strict=True):
         lines.append(_line(row, widths))
-        for text in _of_a_host(host, told["time"]):
+        # each thing once, in this order
+        for text in dict.fromkeys(_of_a_host(host)):
             lines += _wrapped(text, _INDENT)
     lines += ["", "Last entries", *(map(_entry, told["entries"]) if told["entries"] else ["There are none."])]
     lines.append("")
@@ -309,7 +310,7 @@ def _of_the_lab(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_count(told['undelivered'], 'notification')} could not be delivered yet."
 
 
-def _of_a_host(host: Mapping[str, Any], now: float) -> Iterator[str]:
+def _of_a_host(host: Mapping[str, Any]) -> Iterator[str]:
     """What is to be known of a host beside its row."""
     if not host["answered"]:
         yield f"It does not answer: {_clipped(host['message'])}"

@@ -112,6 +112,12 @@ def test_all_that_is_to_be_known_of_a_host_is_below_its_row():
     assert told["going_on"] == [HELD["run_id"]]
 
 
+def test_what_is_due_is_said_once():
+    due = {"reboot_required": True, "reboot_reasons": ["kernel"]}
+    told = status({"web": look(entry("a", 1, "web", "outcome", "pending", reason="A reboot is due: kernel."), **due)})
+    assert lines(told).count("      A reboot is due: kernel.") == 1
+
+
 def test_a_claim_that_is_over_is_no_night_that_goes_on():
     told = status(
         {"web": look(transaction={**HELD, "deadline": NOW - 1}), "dns": look(transaction={"torn": "It is empty."})}
