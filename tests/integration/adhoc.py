@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import json
 import os
 import socket
@@ -25,6 +26,19 @@ CALLBACKS = {
     "ANSIBLE_CALLBACKS_ENABLED": "record",
     "ANSIBLE_LOAD_CALLBACK_PLUGINS": "true",
 }
+# what a call imports of Ansible
+LOADED = (
+    "cli.adhoc",
+    "executor.process.worker",
+    "executor.task_executor",
+    "module_utils.connection",
+    *(f"plugins.callback.{name}" for name in ("default", "junit", "minimal", "oneline", "tree")),
+    *(f"plugins.inventory.{name}" for name in ("auto", "host_list", "ini", "script", "toml", "yaml")),
+    "plugins.connection.ssh",
+    "plugins.shell.sh",
+    "plugins.strategy.linear",
+    "plugins.vars.host_group_vars",
+)
 SECONDS = 300
 
 _starting = threading.Lock()
@@ -98,7 +112,8 @@ class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 if __name__ == "__main__":
-    from ansible.cli import adhoc as _loaded  # noqa: F401 - for all that are forked
+    for loaded in LOADED:
+        importlib.import_module(f"ansible.{loaded}")
 
     with _Server(sys.argv[1], _Call) as server:
         print("ready", flush=True)
