@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 
 PLAYBOOK = "playbooks/status.yml"
 HOLD = "/var/lib/lab-auto-update/hold"
-QUICK = {
+QUICK: dict[str, Any] = {
     "lab_stages": [],
     "lab_stage": "",
     "lab_batch": 3,
