@@ -29,12 +29,14 @@ from ansible_collections.homelab.nixos.plugins.plugin_utils import (
     _controller_checks,
     _notifier,
     _ping,
-    _ready,  # noqa: F401 - for the workers
+    _ready,
     _runs,
     _specification,
 )
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
 from ansible_collections.homelab.nixos.plugins.plugin_utils._zones import zone
+
+_ready.load()
 
 # Settings with a language of their own, by what takes them apart.
 _LANGUAGES: dict[str, Callable[[Any], object]] = {

@@ -14,9 +14,11 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabEr
 from ansible_collections.homelab.nixos.plugins.plugin_utils import (
     _bare,
     _known,
-    _ready,  # noqa: F401 - for the workers
+    _ready,
 )
 from ansible_collections.homelab.nixos.plugins.plugin_utils._lab_action import LabAction
+
+_ready.load()
 
 # what this controller knows is read without asking anybody
 _LOCAL = ("localhost", "127.0.0.1", "::1")

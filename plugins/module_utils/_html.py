@@ -16,14 +16,15 @@ class Html(str):
     __slots__ = ()
 
 
-def tag(name: str, /, *children: str, **attributes: object) -> Html:
+def tag(element: str, /, *children: str, **attributes: object) -> Html:
     """An element. C(class_) and C(aria_hidden) are C(class) and C(aria-hidden); C(False) and C(None) leave one out."""
     given = "".join(
         f' {key.strip("_").replace("_", "-")}="{escaped(str(value))}"'
         for key, value in attributes.items()
         if value is not None and value is not False
     )
-    return Html(f"<{name}{given}>") if name in _VOID else Html(f"<{name}{given}>{join(children)}</{name}>")
+    opened = f"<{element}{given}>"
+    return Html(opened) if element in _VOID else Html(f"{opened}{join(children)}</{element}>")
 
 
 def join(children: Iterable[str]) -> Html:

@@ -281,13 +281,13 @@ def _lane(
     ticks: Sequence[float],
 ) -> Html:
     """The row of a host, its bar for the eyes and the same in words."""
-    bar: str = ""
+    drawn: str = ""
     if window is not None:
         grid = (_line(100 * (tick - window[0]) / window[1]) for tick in ticks)
         steps = (_bar_step(span, window) for span in spans)
-        bar = tag("svg", *grid, *steps, class_="bar", aria_hidden="true")
+        drawn = tag("svg", *grid, *steps, class_="bar", aria_hidden="true")
     return tag(
-        "li", tag("span", name, class_="name"), bar or tag("span"), tag("span", took(spans, durations), class_="took")
+        "li", tag("span", name, class_="name"), drawn or tag("span"), tag("span", took(spans, durations), class_="took")
     )
 
 

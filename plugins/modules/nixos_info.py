@@ -316,7 +316,7 @@ log:
         seconds: 42.1
         seq: 7
         status: updated
-        time: 2026-11-22T02:03:04.123Z
+        time: "2026-11-22T02:03:04.123Z"
         version: 1
     skipped: 0
 is_controller:

@@ -66,17 +66,19 @@ class Silencer:
                 self._note(f"it did not answer within {_PATIENCE:g} s.")
 
     def _keep(self) -> None:
+        silence = self._silence
+        if silence is None:
+            return
         while not self._over.is_set():
-            renewed = self._tried(self._renew)
+            renewed = self._tried(self._renew, silence)
             self._begun.set()
             self._over.wait(self._steps.due(renewed=renewed))
         if self._name:
-            self._tried(self._expire)
+            self._tried(self._expire, silence)
 
-    def _tried(self, ask: Callable[[Silence], None]) -> bool:
-        assert self._silence is not None
+    def _tried(self, ask: Callable[[Silence], None], silence: Silence) -> bool:
         try:
-            ask(self._silence)
+            ask(silence)
         except HTTPError as error:
             if error.code == _FORGOTTEN:
                 # it was begun anew, or lost its memory: so is the silence

@@ -75,7 +75,8 @@ def test_what_is_said_of_the_artifacts_is_what_there_is():
     assert named == told.keys()
     text = {head.strip("`"): set(re.findall(r"`(\w+)`", said)) for head, said in rows}
     host = told["hosts"]["web"]
-    assert text["hosts.NAME"] == {*host, "copy", "activation", "reboot", "rollback"}
+    assert text["hosts.NAME"] == {*host, "copy", "activation", "reboot", "rollback", "probe", "verification"}
+    assert text["spans"] == {*told["spans"][0], *(span["step"] for span in told["spans"])}
     assert text["inputs"] == {*told["inputs"][0], *told["inputs"][0]["before"]}
     assert text["durations"] == told["durations"].keys()
     assert f"| `version` | {told['version']} |" in table
