@@ -75,7 +75,6 @@ def artifacts(
 def _host(night: Mapping[str, Any]) -> dict[str, Any]:
     made = steps(night.get("evidence") or {})
     packages = made.get("activation", {}).get("packages") or {}
-    looks = [made[step]["systems"].get("current") for step in _LOOKS if made.get(step, {}).get("systems")]
     took = {
         "copy": sum(_numbers(made.get("copy", {}).get("durations")).values()),
         "activation": sum(_numbers(made.get("activation", {}).get("durations")).values()),
@@ -86,13 +85,28 @@ def _host(night: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": night["outcome"],
         "reason": night["reason"],
         "before": made.get("probe", {}).get("systems", {}).get("current"),
-        "after": looks[0] if looks else None,
+        "after": _seen_last(made),
         "rebooted": bool(made.get("reboot", {}).get("rebooted")),
         "changes": package_words({**packages, "closure_delta": None}, PACKAGES_SHOWN, NAMES_SHOWN),
         "closure_delta": packages.get("closure_delta"),
         "durations": {step: round(seconds, 1) for step, seconds in took.items() if step in made},
         "spans": [_span(word, **made[step]["span"]) for step, word in _SPANS.items() if "span" in made.get(step, {})],
     }
+
+
+def _seen_last(made: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The system that a host ran when it was seen last, by whichever step that was."""
+    looks = {step: made[step]["systems"].get("current") for step in _LOOKS if made.get(step, {}).get("systems")}
+    activation, rollback = made.get("activation", {}), made.get("rollback", {})
+    seen = (
+        looks.get("rollback_proof"),
+        rollback.get("system") if rollback.get("activated") else None,
+        looks.get("proof"),
+        (activation.get("after") or {}).get("system") if activation.get("activated") else None,
+        looks.get("look_again"),
+        looks.get("probe"),
+    )
+    return next((system for system in seen if system), None)
 
 
 def knowledge(

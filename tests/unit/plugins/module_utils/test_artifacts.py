@@ -102,6 +102,16 @@ def test_a_host_says_where_it_came_from_where_it_is_and_how_long_that_took():
     assert (hosts["nas"]["before"], hosts["nas"]["after"], hosts["nas"]["durations"]) == (None, None, {})
 
 
+def test_a_host_was_seen_last_where_the_last_of_its_steps_left_it():
+    activated = {**SEEN, "activation": {"activated": True, "after": {"system": NEW}}}
+    refused = {**SEEN, "activation": {"activated": False, "after": {"system": NEW}}}
+    put_back = {**activated, "rollback": {"activated": True, "system": OLD}}
+    stuck = {**activated, "rollback": {"activated": False, "system": OLD}}
+    for evidence, system in ((activated, NEW), (refused, OLD), (put_back, OLD), (stuck, NEW), (SEEN, OLD), ({}, None)):
+        told = artifacts(nights={"web": {"outcome": "lost", "reason": "", "evidence": evidence}})
+        assert told["hosts"]["web"]["after"] == system
+
+
 def test_the_inputs_are_what_they_were_and_what_they_are():
     told = artifacts()
     assert [each["path"] for each in told["inputs"]] == ["nixpkgs", "gone"]
