@@ -65,7 +65,7 @@ def test_where_there_is_no_directory_there_is_no_former_night(tmp_path: Path):
 def test_a_directory_that_was_chosen_has_to_be_there_and_ours_is_made(tmp_path: Path):
     _archive.prepare(str(tmp_path / "state" / "nights"), chosen=False)
     assert (tmp_path / "state" / "nights").is_dir()
-    with pytest.raises(LabError, match="lab_report_directory is .*/mine, and this is no directory"):
+    with pytest.raises(LabError, match=r"lab_report_directory is .*/mine, and this is no directory"):
         _archive.prepare(str(tmp_path / "mine"), chosen=True)
     (tmp_path / "file").touch()
     with pytest.raises(LabError, match="Set lab_report_directory to another one"):
