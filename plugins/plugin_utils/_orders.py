@@ -10,7 +10,7 @@ from typing import Any
 _ORDERS = frozenset(
     (
         *("ansible_facts", "ansible_stats", "add_host", "add_group"),
-        *("unreachable", "skipped", "results", "invocation"),
+        *("unreachable", "skipped", "results"),
         *("lab_text", "lab_only"),
     )
 )

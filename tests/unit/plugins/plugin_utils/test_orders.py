@@ -17,7 +17,6 @@ ORDERS: dict[str, Any] = {
     "unreachable": True,
     "skipped": True,
     "results": [{"changed": True}],
-    "invocation": {"module_args": {}},
     "lab_text": "\x1b[2J",
     "lab_only": True,
 }
