@@ -54,7 +54,11 @@ class ActionModule(LabAction):
             is_there = lab.flake_host in args["hosts"]
             return {
                 "changed": False,
-                "since": back,
+                "since": args["since"],
+                "format": form,
+                "query": args["query"],
+                "output": args["output"],
+                "logs_since": back,
                 "hold_files": lab.hold_files,
                 "flake_host": lab.flake_host,
                 "elsewhere": "" if lab.flake_host in _LOCAL or is_there else lab.flake_host,

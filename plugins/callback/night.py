@@ -15,9 +15,9 @@ description:
   - Elsewhere there is a plain line for each thing that happens, without any escape sequence, and the same plan,
     warnings, failures and summary.
   - With C(-v) it is the callback P(ansible.builtin.default#callback).
-  - A result with the text C(lab_text) has it printed as it is. When C(lab_only) is true too, nothing else is printed on
-    the standard output any more. In a play with the variable C(__lab_quiet=true) only such texts are, and failures go
-    to the standard error.
+  - What M(homelab.nixos.lab_status) returns as C(lab_text) is printed, line by line. When its C(lab_only) is true too,
+    nothing else is printed on the standard output any more. In a play with the variable C(__lab_quiet=true) only such
+    texts are, and failures go to the standard error. In the results of other tasks neither means anything.
   - Control characters in what hosts say are shown as a replacement character.
 options:
   view:
@@ -55,11 +55,15 @@ from typing import Any
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.utils.color import stringc
+from ansible.utils.fqcn import add_internal_fqcns
 from ansible_collections.homelab.nixos.plugins.module_utils import _live
 from ansible_collections.homelab.nixos.plugins.module_utils._html import visible
 from ansible_collections.homelab.nixos.plugins.plugin_utils._screen import Screen, Ticker
 
 _FRAME = 0.25
+# only these tasks are believed, which run here; a host may answer to any other with whatever it likes
+_TELLERS = ("homelab.nixos.lab_status", "lab_status")
+_SET_FACT = add_internal_fqcns(("set_fact",))
 _COLORS = {
     "title": "bright blue",
     "busy": "normal",
@@ -170,7 +174,8 @@ class CallbackModule(Default):
         if "results" not in result.result:
             self._show(result)
         facts = result.result.get("ansible_facts")
-        if isinstance(facts, Mapping):
+        # of a night only the role speaks, and no host
+        if isinstance(facts, Mapping) and result.task.action in _SET_FACT:
             self._note(result.host.get_name(), facts)
 
     @_unless_verbose
@@ -277,9 +282,9 @@ class CallbackModule(Default):
 
     def _show(self, result: Any) -> None:
         """What a task has to tell people."""
-        text = result.result.get("lab_text")
+        text = result.result.get("lab_text") if result.task.action in _TELLERS else None
         if isinstance(text, str):
-            self._display.display(text)
+            self._display.display(visible(text))
             self._told = True
             self._only = self._only or result.result.get("lab_only") is True
         elif _verb(result.task) == "debug":

@@ -19,6 +19,10 @@ from ansible_collections.homelab.nixos.plugins.module_utils._record import VERSI
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import checked_run_id
 
 NIGHT = "night"
+# a run that was refused at its beginning
+OPEN = "open"
+# these tell of a run, and the others of a host
+OF_A_RUN = (NIGHT, OPEN)
 CLAIM = "claim"
 OUTCOME = "outcome"
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _history, _transaction
-from ansible_collections.homelab.nixos.plugins.module_utils._entries import NIGHT, Entry, records
+from ansible_collections.homelab.nixos.plugins.module_utils._entries import NIGHT, OF_A_RUN, Entry, records
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
 from ansible_collections.homelab.nixos.plugins.module_utils._history import RIGHT, WORDS, End
 from ansible_collections.homelab.nixos.plugins.module_utils._lock_file import iso_date, printable
@@ -30,6 +30,8 @@ ENTRIES_SHOWN = 10
 TIMER = "lab-auto-update.timer"
 
 _DAY = 86400
+# by so much a host's clock may be ahead of this one
+_AHEAD = 300
 _WIDTH = 110
 _INDENT = "      "
 _HEADINGS = ("HOST", "OUTCOME", "WHEN", "SYSTEM", "GEN", "RECOVERY", "REBOOT")
@@ -49,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Controller:
-    """What this controller knows: its own records, its timer, and what it could not tell anybody yet.
+    """What this controller knows: its own records of runs, its timer, and what it could not tell anybody yet.
 
     C(next_run) is a time, C(None) for a timer that does not run; C(has_timer) says whether there is one.
     """
@@ -88,7 +90,10 @@ def status(
         )
         host["stale_days"] = _stale(host, told.records, hosts[host["name"]].stale_after, now)
     found.sort(key=lambda host: (_rank(host), host["name"]))
-    going_on = sorted({host["transaction"]["run_id"] for host in found if _is_held(host)})
+    going_on = _going_on(found, told.records)
+    # whatever a host says: nothing that began before that is still to be waited for
+    began = {entry.run_id: entry.time for entry in reversed(told.records)}
+    unended = [run_id for run_id in going_on if began.get(run_id, now) > now - _DAY]
     stale = {host["name"]: host["stale_days"] for host in found if host["stale_days"] is not None}
     return {
         "version": VERSION,
@@ -102,7 +107,7 @@ def status(
         "going_on": going_on,
         "undelivered": controller.undelivered,
         "entries": [entry.as_result() for entry in told.records[-ENTRIES_SHOWN:]],
-        "statistics": _history.statistics(told.records, since, stale, going_on),
+        "statistics": _history.statistics(told.records, since, stale, unended),
         "skipped": told.skipped,
     }
 
@@ -160,18 +165,18 @@ def _told(looks: Mapping[str, Mapping[str, Any]], flake_host: str, controller: C
         log = _mapping(look.get("log"))
         given = log.get("records")
         found, wrong = records(given if isinstance(given, (list, tuple)) else ())
-        # whatever it calls itself; and of nights it knows nothing, unless it has the flake
+        # whatever it calls itself; and of runs it knows nothing, unless it has the flake
         own = [
-            replace(entry, host="" if entry.operation == NIGHT else name)
+            replace(entry, host="" if entry.operation in OF_A_RUN else name)
             for entry in found
-            if entry.operation != NIGHT or name == flake_host
+            if entry.operation not in OF_A_RUN or name == flake_host
         ]
         sources.append(own)
-        skipped += wrong + len(found) - len(own) + (_whole(log.get("skipped")) or 0)
+        skipped += wrong + (_whole(log.get("skipped")) or 0)
     # the same from every controller, as long as the flake's host answers
     merged = _history.merged(*sources, controller.records)
     # by a clock that was wrong
-    past = [entry for entry in merged if entry.time <= now + _DAY]
+    past = [entry for entry in merged if entry.time <= now + _AHEAD]
     return _Told(past, skipped + len(merged) - len(past))
 
 
@@ -181,7 +186,7 @@ def _host(name: str, wanted: Wanted, look: Mapping[str, Any], end: End | None, n
     ended = _whole(last.get("ended"))
     word = last.get("outcome")
     # of a time before there was a log
-    if word in WORDS and ended is not None and ended <= now + _DAY and (end is None or ended > end.time + 1):
+    if word in WORDS and ended is not None and ended <= now + _AHEAD and (end is None or ended > end.time + 1):
         end = End(str(word), _text(last.get("reason")), ended, _text(last.get("run_id")))
     described = _mapping(look.get("current"))
     grade = look.get("boot_recovery")
@@ -279,8 +284,14 @@ def _stale(host: Mapping[str, Any], told: Sequence[Entry], after: int, now: floa
     return days if days >= after else None
 
 
+def _going_on(hosts: Sequence[Mapping[str, Any]], told: Sequence[Entry]) -> list[str]:
+    """The runs that are changing hosts. A host that is lost is held for a while after the night has ended."""
+    ended = {entry.run_id for entry in told if entry.operation == NIGHT}
+    return sorted({host["transaction"]["run_id"] for host in hosts if _is_held(host)} - ended)
+
+
 def _is_held(host: Mapping[str, Any]) -> bool:
-    """Whether a run is changing this host just now."""
+    """Whether a run has a claim to this host just now."""
     held = host["transaction"]
     return held is not None and not held["expired"] and held["run_id"] is not None
 
@@ -386,7 +397,8 @@ def _entry(entry: Mapping[str, Any]) -> str:
     """A record of the log as a line."""
     seconds = "" if entry["seconds"] is None else f" {duration_words(entry['seconds'])}"
     why = _text(entry["details"].get("reason") or entry["details"].get("failure"))
-    who = f"{entry['time'][:19].replace('T', ' ')} {entry['host'] or '(the night)'}"
+    whole = "(a dry run)" if entry["details"].get("dry_run") is True else "(the night)"
+    who = f"{entry['time'][:19].replace('T', ' ')} {entry['host'] or whole}"
     return _clipped(f"{who}: {entry['operation']} {entry['status']}{seconds}{f': {why}' if why else ''}", _WIDTH)
 
 

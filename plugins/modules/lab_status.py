@@ -95,6 +95,26 @@ lab_text:
   returned: with O(state=told), when a host has answered
   type: str
 since:
+  description: As it was given, like RV(format), RV(query) and RV(output), for the task that tells.
+  returned: with O(state=check)
+  type: str
+  sample: 30d
+format:
+  description: As it was given.
+  returned: with O(state=check)
+  type: str
+  sample: table
+query:
+  description: As it was given.
+  returned: with O(state=check)
+  type: str
+  sample: ""
+output:
+  description: As it was given.
+  returned: with O(state=check)
+  type: str
+  sample: ""
+logs_since:
   description: How far back the logs are to be read, in seconds since 1970.
   returned: with O(state=check)
   type: float

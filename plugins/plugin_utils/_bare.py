@@ -20,6 +20,7 @@ from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
 from ansible_collections.homelab.nixos.plugins.plugin_utils._bare_host import BEGIN, END
+from ansible_collections.homelab.nixos.plugins.plugin_utils._orders import without_orders
 
 _PLUGINS = "ansible_collections.homelab.nixos.plugins"
 _ROOT = Path(__file__).parents[1]
@@ -50,7 +51,9 @@ def answer(stdout: str) -> dict[str, Any]:
         raise Unreadable("The host gave no answer.") from error
     if not isinstance(found, dict):
         raise Unreadable("The host gave no answer.")
-    return found
+    # there was no interpreter to be found out of here
+    found.pop("ansible_facts", None)
+    return without_orders(found)
 
 
 @cache

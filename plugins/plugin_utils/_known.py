@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,7 +63,8 @@ def controller(state_directory: str, since: float) -> Controller:
     others = () if state_directory else (_log.PATH, os.path.join(_controller.LOGS, os.path.basename(_log.PATH)))
     for path in dict.fromkeys((_controller.log(state_directory).path, *others)):
         found, wrong = _log_files.read(path, since, _status.ENTRIES_SHOWN)
-        records += found
+        # of hosts only hosts speak, also where this machine is one of them
+        records += [replace(entry, host="") for entry in found if entry.operation in _entries.OF_A_RUN]
         skipped += wrong
     has_timer, following = _timer()
     return Controller(

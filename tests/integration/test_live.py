@@ -24,6 +24,13 @@ SPEAK = """#!/usr/bin/python
 import json, sys
 print(json.dumps(json.load(open(sys.argv[1]))["result"]))
 """
+# the same for a task that runs here, which no host answers
+TELL = """from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        return self._task.args["result"]
+"""
 EVIL = "\x1b[2J\x1b]0;owned\x07\r\u202eover"
 Task = Mapping[str, Any]
 WEB = ("web",)
@@ -36,6 +43,8 @@ class Runs:
         self.directory = directory
         (directory / "library").mkdir()
         (directory / "library/speak.py").write_text(SPEAK)
+        (directory / "action").mkdir()
+        (directory / "action/lab_status.py").write_text(TELL)
         self.away = directory / "ssh"
         self.away.write_text("#!/bin/sh\nexit 255\n")
         self.away.chmod(0o755)
@@ -44,6 +53,7 @@ class Runs:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
             "ANSIBLE_LIBRARY": str(directory / "library"),
+            "ANSIBLE_ACTION_PLUGINS": str(directory / "action"),
             "ANSIBLE_STDOUT_CALLBACK": "homelab.nixos.night",
             "ANSIBLE_FORKS": "60",
             "LC_ALL": "C.UTF-8",
@@ -93,6 +103,10 @@ def say(text: str, **more: Any) -> Task:
 
 def speak(name: str, result: Mapping[str, Any], **more: Any) -> Task:
     return {"name": name, "speak": {"result": result}, **more}
+
+
+def tell(result: Mapping[str, Any], **more: Any) -> Task:
+    return {"name": "Tell", "lab_status": {"result": result}, **more}
 
 
 def night(outcome: str, reason: str = "", **more: Any) -> Task:
@@ -386,10 +400,21 @@ def test_what_is_not_to_be_logged_is_not_shown(runs: Runs):
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_a_text_is_printed_as_it_is(runs: Runs):
-    done = runs.piped([speak("Tell", {"changed": False, "lab_text": "NAME  STATE\nweb   well"})])
+def test_a_text_is_printed_line_by_line_and_moves_nothing(runs: Runs):
+    done = runs.piped([tell({"changed": False, "lab_text": f"NAME  STATE\nweb   {EVIL}"})])
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("NAME  STATE\nweb   well\n")
+    assert done.stdout.endswith("NAME  STATE\nweb   \ufffd[2J\ufffd]0;owned\ufffd \ufffdover\n")
+
+
+def test_no_host_tells_people_anything_or_silences_the_run(runs: Runs):
+    night_of = {"lab_night": {"outcome": "updated", "reason": "", "ended": True, "decided": True}}
+    result = {"changed": False, "lab_text": "All is well.", "lab_only": True, "ansible_facts": night_of}
+    done = runs.piped([speak("Look", result), say("A word"), night("lost")])
+    assert done.returncode == 0
+    lines = without_clock(done.stdout)
+    # a step may be over before anybody is sure that it began
+    assert lines[-3:] == ["web: A word", "web: lost", "Hosts: 1 well."]
+    assert lines[:-3] in ([], ["web: Look"])
 
 
 def test_a_text_that_is_to_be_the_only_one_is(runs: Runs):
@@ -397,7 +422,7 @@ def test_a_text_that_is_to_be_the_only_one_is(runs: Runs):
         raw("Look", "true"),
         say("A word"),
         {"name": "Let it pass", "ansible.builtin.fail": {"msg": "Not so bad."}, "ignore_errors": True},
-        speak("Tell", {"changed": False, "lab_text": '{"a": 1}', "lab_only": True}, run_once=True),
+        tell({"changed": False, "lab_text": '{"a": 1}', "lab_only": True}, run_once=True),
         {"name": "Give up", "ansible.builtin.fail": {"msg": "There is no more."}},
     ]
     done = runs.piped(tasks, vars={"__lab_quiet": True})

@@ -1,4 +1,4 @@
-"""What settling tells of a run that has left a host; the rest is on the lab, in tests/integration/test_interrupted.py."""
+"""What settling tells of a run that has left a host; the rest is on the lab, in test_interrupted.py."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.homelab.nixos.plugins.module_utils import _status
+from ansible_collections.homelab.nixos.plugins.module_utils._entries import Entry
 from ansible_collections.homelab.nixos.plugins.module_utils._status import Controller, Wanted
 
 from tests.unit.plugins.module_utils.test_history import DAY, NOW, entry, whole
@@ -128,6 +129,49 @@ def test_a_claim_that_is_over_is_no_night_that_goes_on():
     assert "Somebody is changing it, and it is not known who: It is empty." in text
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_night_that_has_ended_does_not_go_on_though_a_host_is_still_held(dry_run: bool):
+    ended = whole(HELD["run_id"], 0.1, {"web": "lost", "nas": "updated"}, failed=True, dry_run=dry_run)
+    told = status({"web": look(transaction=HELD), "nas": look(), "builder": look(ended)})
+    assert told["going_on"] == []
+    assert (told["statistics"]["nights"], told["statistics"]["dry_runs"]) == ((0, 1) if dry_run else (1, 0))
+    text = "\n".join(lines(told))
+    assert "A night is going on" not in text
+    assert "      Held at step verification by control" in text
+
+
+def test_no_host_takes_a_night_back_by_holding_on_to_it():
+    # its controller was killed, so that nobody has a record of the whole
+    run = str(HELD["run_id"])
+    died = [entry(run, 2, "nas", "claim"), entry(run, 1.9, "nas", "outcome", "rolled_back")]
+    told = status({"web": look(entry(run, 0, "web", "activation"), transaction=HELD), "nas": look(*died)})
+    assert (told["statistics"]["nights"], told["statistics"]["good"]) == (1, 0)
+    # one of today may still end
+    today = [entry(run, 0.2, "nas", "claim"), entry(run, 0.1, "nas", "outcome", "rolled_back")]
+    told = status({"web": look(transaction=HELD), "nas": look(*today)})
+    assert (told["going_on"], told["statistics"]["nights"]) == ([run], 0)
+
+
+def test_a_run_that_was_refused_is_shown_and_is_no_night():
+    refused = Entry("a", 1, NOW - DAY, "", "open", "failed", None, {"reason": "lab_batch is 0."})
+    for told in (
+        status({"web": look()}, Controller(records=[refused])),
+        # the controller has the flake, and is asked as a host as well
+        status({"web": look(), "builder": look(refused)}, Controller(records=[refused])),
+    ):
+        assert "2026-11-24 12:00:00 (the night): open failed: lab_batch is 0." in lines(told)
+        assert (len(told["entries"]), told["statistics"]["nights"], told["skipped"]) == (1, 0, 0)
+    # no host can say so
+    assert status({"web": look(refused)})["entries"] == []
+
+
+def test_a_dry_run_is_shown_as_what_it_is_and_counted_apart():
+    told = status({"web": look()}, Controller(records=[whole("a", 1, {"web": "updated"}, dry_run=True)]))
+    assert "2026-11-24 12:00:00 (a dry run): night good 1 min 0 s" in lines(told)
+    assert "Dry runs: 1." in lines(told)
+    assert (told["statistics"]["nights"], host(told, "web")["outcome"]) == (0, None)
+
+
 def test_a_host_that_does_not_answer_is_there_with_what_others_know():
     gone = {"failed": True, "connection_lost": True, "msg": "The connection to the host was lost: No route to host"}
     flake = look(
@@ -153,7 +197,9 @@ def test_of_nights_only_the_flakes_host_and_this_controller_are_believed():
     # and of itself alone
     assert (host(told, "web")["outcome"], host(told, "nas")["outcome"]) == ("lost", None)
     assert told["statistics"]["nights"] == 1
-    assert told["skipped"] == 1
+    assert [one["operation"] for one in told["entries"]] == ["outcome"]
+    # a controller that is a host has them in its log, and they can be read
+    assert told["skipped"] == 0
     told = status({"web": look(), "builder": look(forged)})
     assert host(told, "web")["outcome"] == "lost"
     told = status({"web": look()}, Controller(records=[forged], skipped=3))
@@ -166,7 +212,7 @@ def test_the_answers_are_the_same_with_and_without_the_controllers_own_log():
     )
     own = entry("a", 1.1, "web", "outcome", "updated")
     looks = {"web": look(own), "builder": look(night)}
-    assert status(looks) == status(looks, Controller(records=[own, night]))
+    assert status(looks) == status(looks, Controller(records=[night]))
     assert status(looks)["inputs"] == [{"path": "nixpkgs", "last_modified": NOW - 3 * DAY, "days": 3}]
 
 
@@ -224,9 +270,15 @@ def test_only_the_ten_newest_records_are_shown():
     assert "2026-11-24 12:00:00 web: activation begun" in lines(told)
 
 
-def test_a_record_of_a_day_that_is_to_come_is_left_out():
-    told = status({"web": look(entry("a", 1, "web", "outcome", "updated"), entry("b", -3, "web", "outcome", "lost"))})
-    assert (host(told, "web")["outcome"], told["skipped"]) == ("updated", 1)
+def test_a_record_of_a_time_that_is_to_come_is_left_out():
+    minute = 1 / 24 / 60
+    soon = entry("b", -4 * minute, "web", "outcome", "updated")
+    to_come = [entry("c", -6 * minute, "web", "outcome", "lost"), entry("d", -3, "web", "outcome", "lost")]
+    told = status({"web": look(soon, *to_come), "nas": look(entry("a", 1, "nas", "outcome", "updated"))})
+    assert (host(told, "web")["outcome"], told["skipped"]) == ("updated", 2)
+    assert [one["run_id"] for one in told["entries"]] == ["a", "b"]
+    last = {"outcome": "lost", "reason": "", "ended": NOW + 3600, "run_id": "c"}
+    assert host(status({"web": look(soon, last=last)}), "web")["outcome"] == "updated"
 
 
 def test_it_fails_only_when_nobody_answers():

@@ -15,6 +15,8 @@ from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unrea
 from ansible_collections.homelab.nixos.plugins.plugin_utils import _bare
 from ansible_collections.homelab.nixos.plugins.plugin_utils._bare_host import BEGIN, END
 
+from tests.unit.plugins.plugin_utils.test_orders import ORDERS
+
 WANTED = {"target": None, "hold_file": "/none", "log": {"since": 0, "newest": 10}}
 
 
@@ -50,6 +52,11 @@ def test_nothing_but_what_is_needed_is_sent():
 def test_what_is_no_answer_is_none(said: str):
     with pytest.raises(Unreadable, match="gave no answer"):
         _bare.answer(said)
+
+
+def test_an_answer_is_no_order():
+    orders = {**ORDERS, "ansible_facts": {"discovered_interpreter_python": "/tmp/evil", "lab_output": "/etc/passwd"}}
+    assert _bare.answer(f"{BEGIN}{json.dumps({'changed': False, **orders})}{END}") == {"changed": False}
 
 
 def test_an_answer_is_found_among_what_a_login_shell_says():

@@ -45,7 +45,8 @@ def test_a_setting_that_cannot_be_meant_is_named_with_its_host(setting: str, val
 
 
 def test_the_log_of_a_controller_is_in_its_state_directory(tmp_path: Path):
-    (tmp_path / "lab-auto-update.log").write_text(json.dumps(record()) + "\ntorn\n")
+    night = record(host="", operation="night", status="good")
+    (tmp_path / "lab-auto-update.log").write_text(json.dumps(night) + "\ntorn\n")
     (tmp_path / "notifications").mkdir()
     for name in (
         _notify.file_name(_notify.receivers(["json://localhost"])[0].key, "20261122T020000Z-7f3a"),
@@ -54,10 +55,22 @@ def test_the_log_of_a_controller_is_in_its_state_directory(tmp_path: Path):
     ):
         (tmp_path / "notifications" / name).touch()
     known = _known.controller(str(tmp_path), 0)
-    assert [one.as_result() for one in known.records] == [record()]
+    assert [one.as_result() for one in known.records] == [night]
     assert (known.skipped, known.undelivered) == (1, 1)
     nothing = _known.controller(str(tmp_path / "none"), 0)
     assert (nothing.records, nothing.skipped, nothing.undelivered) == ([], 0, 0)
+
+
+def test_a_controller_that_is_a_host_too_speaks_of_runs_alone(tmp_path: Path):
+    ran = [
+        record(operation="open", status="failed", host=""),
+        record(operation="night", status="good", host="nas"),
+        *(record(host=host, seq=seq) for seq, host in enumerate(("web", "nas", *["laptop"] * 20))),
+    ]
+    (tmp_path / "lab-auto-update.log").write_text("".join(f"{json.dumps(one)}\n" for one in ran))
+    known = _known.controller(str(tmp_path), 0)
+    # and of no host, whatever is in there; however much was written since
+    assert [(one.operation, one.host) for one in known.records] == [("open", ""), ("night", "")]
 
 
 def test_a_question_is_answered_or_refused_in_a_sentence():
