@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ansible import constants as C
@@ -24,8 +25,10 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
     _windows,
 )
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
+from ansible_collections.homelab.nixos.plugins.module_utils._record import Record
 from ansible_collections.homelab.nixos.plugins.module_utils._settings import Host, Problem
 from ansible_collections.homelab.nixos.plugins.plugin_utils import (
+    _controller,
     _controller_checks,
     _notifier,
     _ping,
@@ -79,7 +82,12 @@ class ActionModule(LabAction):
             warnings = _runs.let_go(args["lock"], args["run_id"]) if args["lock"] else []
             return {"changed": False, "warnings": warnings}
 
-        hosts, warnings = self._check(args["hosts"], task_vars)
+        try:
+            hosts, warnings = self._check(args["hosts"], task_vars)
+        except LabError as error:
+            if args["state"] == "open" and not self._task.check_mode:
+                _leave_record(args["hosts"], error)
+            raise
         shared = _settings.one_for_the_night([host for host in hosts if host.managed])
         began = time.time()
         result: dict[str, Any] = {
@@ -94,7 +102,7 @@ class ActionModule(LabAction):
             "_ansible_no_log": True,
         }
         if args["state"] == "open":
-            run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(began))}-{random.randrange(1 << 16):04x}"
+            run_id = _run_id(began)
             mine = _runs.holder(run_id, str(shared["lab_controller"]), began, str(C.DEFAULT_LOG_PATH or ""))
             taken = _runs.take(str(shared["lab_state_directory"]), mine)
             result.update({"id": run_id, "lock": taken.lock})
@@ -127,6 +135,23 @@ class ActionModule(LabAction):
         if problems:
             raise LabError(_settings.sentences(_settings.merged(problems), list(given)))
         return hosts, [_settings.strangers_sentence(strangers)] if strangers else []
+
+
+def _leave_record(hosts: Mapping[str, Mapping[str, Any]], error: LabError) -> None:
+    """A night that cannot even begin is noticed as well: in the log, and by whoever waits for its end."""
+    # as far as they can be meant; there is one of each for the night
+    first = next((_specification.typed(settings).settings for settings in hosts.values()), {})
+    run_id = _run_id(time.time())
+    log = _controller.log(str(first.get("lab_state_directory", "")))
+    log.note(Record(run_id, time.time(), "", "open", "failed", details={"reason": str(error)}))
+    with suppress(LabError):
+        url = str(first.get("lab_ping_url", ""))
+        _notify.check_ping(url)
+        _ping.ping(url, "fail", run_id, str(error))
+
+
+def _run_id(now: float) -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{random.randrange(1 << 16):04x}"
 
 
 def _names_of_variables(hosts: Sequence[str], task_vars: Mapping[str, Any]) -> dict[str, list[str]]:

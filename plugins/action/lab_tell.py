@@ -40,8 +40,6 @@ class ActionModule(LabAction):
                 "ping_url": {"type": "str", "default": "", "no_log": True},
             }
         )
-        if self._task.check_mode:
-            return {"changed": False, "skipped": True, "msg": "A dry run leaves nothing behind."}
         self._warnings: list[str] = []
         log_file = _controller.log(args["state_directory"])
         record: dict[str, Any] = {}
@@ -99,11 +97,19 @@ class ActionModule(LabAction):
             if not args["ping_url"]:
                 return ""
             what: Ping = "fail" if result["failed"] else "success"
-            body = _notify.ping_body(result, args["name"], zone, optional)
+            try:
+                body = _notify.ping_body(result, args["name"], zone, optional)
+            except LabError as error:
+                # that it ended, and how, is known all the same
+                body = f"Run {result['run_id']}.\n{error}\n"
             warnings = _ping.ping(args["ping_url"], what, str(result["run_id"]), body)
             self._warnings.extend(warnings)
             return "" if warnings else what
 
+        if self._task.check_mode:
+            # every run leaves a record, and a dry run nothing else
+            told: dict[str, Any] = {"log": self._part("The dry run is not in the log", log)}
+            return {"changed": False, "told": told, "record": {}, "warnings": [*self._warnings, *log_file.warnings]}
         told = {
             "log": self._part("The night is not in the log", log),
             "result": self._part("The result of the night was not kept", keep),

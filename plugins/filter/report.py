@@ -80,7 +80,7 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _artifacts, _report
+from ansible_collections.homelab.nixos.plugins.module_utils import _artifacts, _report, _sane
 
 
 def report(
@@ -96,7 +96,14 @@ def report(
     deferrals: Mapping[str, Mapping[str, Any]] | None = None,
     now: float = 0,
 ) -> dict[str, Any]:
-    rollout = _report.Rollout(hosts, reason, stop or {}, noted or {}, deferrals or {}, now)
+    # what hosts have answered may be anything
+    nights = {
+        host: {**night, "evidence": _sane.evidence(night.get("evidence") or {})} for host, night in nights.items()
+    }
+    counts = {host: _sane.count(counted) for host, counted in (deferrals or {}).items()}
+    # a clock may be set back during a night
+    seconds = max(0.0, seconds)
+    rollout = _report.Rollout(hosts, reason, stop or {}, noted or {}, counts, now)
     failure = _report.verdict(nights, prepare or {}, rollout)
     return {
         "text": _report.table(nights, prepare or {}, run_id, seconds, dry_run, rollout),

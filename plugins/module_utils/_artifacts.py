@@ -86,11 +86,11 @@ def _host(night: Mapping[str, Any]) -> dict[str, Any]:
         "reason": night["reason"],
         "before": made.get("probe", {}).get("systems", {}).get("current"),
         "after": _seen_last(made),
-        "rebooted": bool(made.get("reboot", {}).get("rebooted")),
+        "rebooted": any(made.get(step, {}).get("rebooted") for step in ("reboot", "rollback_reboot")),
         "changes": package_words({**packages, "closure_delta": None}, PACKAGES_SHOWN, NAMES_SHOWN),
         "closure_delta": packages.get("closure_delta"),
         "durations": {step: round(seconds, 1) for step, seconds in took.items() if step in made},
-        "spans": [_span(word, **made[step]["span"]) for step, word in _SPANS.items() if "span" in made.get(step, {})],
+        "spans": [_span(word, **made[step]["span"]) for step, word in _SPANS.items() if made.get(step, {}).get("span")],
     }
 
 

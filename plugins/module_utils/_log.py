@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ PATH = "/var/log/lab-auto-update.log"
 JOURNAL = "/run/systemd/journal/socket"
 # beside the log it would have no room either
 COUNTER = "log.json"
-_LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 5.0
 _POLL = 0.001
 _MOST = 4096
 
@@ -72,7 +73,11 @@ class Log:
     def _append(self, data: bytes) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            if stat.S_ISFIFO(status.st_mode):
+                # nobody may ever read it
+                raise OSError(None, "it is a pipe, and no file")
+            size = status.st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 # the power went in the middle of one; the next begins on a line of its own
                 data = b"\n" + data
@@ -116,10 +121,10 @@ class Log:
 def _next(counter: int, run_id: str) -> int:
     """Count one more record of C(run_id); one that cannot be read starts again."""
     seq = 1
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
+    with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
         found = json.loads(os.pread(counter, _MOST, 0))
         if found["run_id"] == run_id:
-            seq = int(found["seq"]) + 1
+            seq = max(0, int(found["seq"])) + 1
     data = json.dumps({"run_id": run_id, "seq": seq}).encode() + b"\n"
     os.pwrite(counter, data, 0)
     os.ftruncate(counter, len(data))

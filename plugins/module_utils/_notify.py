@@ -200,7 +200,7 @@ def _name(url: str) -> str:
         parts = urlsplit(url)
         host = parts.hostname or ""
         # of a user and a password that are not encoded as they should be, the beginning may look like a host and a port
-        whole = "@" in parts.netloc or ("@" not in parts.path and parts.port != 0)
+        whole = "@" in parts.netloc or ("@" not in url and parts.port != 0)
     except ValueError:
         return f"{scheme}://"
     shown = whole and scheme.removesuffix("s") in _WITH_HOST and _HOST.fullmatch(host)

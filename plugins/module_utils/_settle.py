@@ -86,8 +86,16 @@ def settle(run: Run, state: State, mine: Transaction, seconds: float, dead_run: 
             with suppress(Unreadable):
                 state.forget_failed(found.target)
         # the record is of the run that did all this
-        state.close(word, reason, time.time(), found if isinstance(found, Transaction) else None)
+        ended = found if isinstance(found, Transaction) else None
+        state.close(word, reason, time.time(), ended, rebooted=ended is not None and _was_rebooted(ended, mine))
     return {"outcome": word, "reason": reason, "left_by": left_by}
+
+
+def _was_rebooted(found: Transaction, mine: Transaction) -> bool:
+    """Whether the run that has left a host has rebooted it; before that step, it would have been somebody else."""
+    if found.step == "reboot_verification":
+        return True
+    return found.step in ("reboot", "rollback") and found.boot_id != mine.boot_id
 
 
 def _step(found: Transaction) -> Step:

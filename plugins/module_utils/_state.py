@@ -172,10 +172,11 @@ class State:
             for name in (BOOT_GUARD, RESUME, RESUMING):
                 with suppress(FileNotFoundError):
                     os.unlink(self.path(name))
+            # before anything else can fail: whoever ends it once more finds that it is ended, and tells nobody
+            details = {"reason": reason, "from": kept.get("from"), "target": kept.get("target"), "rebooted": rebooted}
+            run_id, seconds = ("", None) if isinstance(found, Torn) else (found.run_id, now - found.since)
+            self.log.note(self.record(run_id, "outcome", outcome, seconds, details))
             _sync(self.directory)
-        details = {"reason": reason, "from": kept.get("from"), "target": kept.get("target"), "rebooted": rebooted}
-        run_id, seconds = ("", None) if isinstance(found, Torn) else (found.run_id, now - found.since)
-        self.log.note(self.record(run_id, "outcome", outcome, seconds, details))
 
     def last(self) -> dict[str, object] | None:
         """The transaction that was ended last, with its end; one that cannot be read is none: nothing hangs on it."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils._night import read
+from ansible_collections.homelab.nixos.plugins.module_utils._night import clipped, read
+
+# a record is one line, and a datagram for the journal
+_REASON_SHOWN = 500
 
 
 def summary(result: Mapping[str, Any], optional: Collection[str] = ()) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def summary(result: Mapping[str, Any], optional: Collection[str] = ()) -> dict[s
             "began": night.began,
             "dry_run": night.dry_run,
             "outcomes": {host.name: host.word for host in night.hosts},
-            "reasons": {host.name: host.reason for host in night.hosts if host.reason},
+            "reasons": {host.name: clipped(host.reason, _REASON_SHOWN) for host in night.hosts if host.reason},
             "rebooted": [host.name for host in night.hosts if host.rebooted],
             "durations": dict(night.durations),
             "inputs": [

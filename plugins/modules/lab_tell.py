@@ -78,7 +78,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Writes nothing.
+    description: Writes the record of the log, which says that it was a dry run, and nothing else.
   diff_mode:
     support: none
     description: Has nothing to show.
@@ -101,12 +101,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 record:
-  description: The night as a record of the log, for other logs. It has V(status), V(seconds) and V(details).
-  returned: success, but in check mode
+  description: The night as a record of the log, for other logs. It has V(status), V(seconds) and V(details), and
+    nothing in check mode.
+  returned: success
   type: dict
 told:
   description: Where each thing was written, empty where it was not.
-  returned: success, but in check mode
+  returned: success
   type: dict
   contains:
     log:

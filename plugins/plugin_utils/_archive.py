@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.homelab.nixos.plugins.module_utils import _night, _page, _state
+from ansible_collections.homelab.nixos.plugins.module_utils import _metrics, _night, _page, _state
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
 
 INDEX = "index.html"
@@ -59,7 +59,11 @@ class Archive:
 
     def _names(self) -> list[str]:
         """The files of results, the oldest first: a run is named by when it began."""
-        return sorted(path.name for path in self.directory.iterdir() if _RESULT.fullmatch(path.name))
+        try:
+            return sorted(path.name for path in self.directory.iterdir() if _RESULT.fullmatch(path.name))
+        except OSError:
+            # whoever could not keep them has said so, and others are told all the same
+            return []
 
 
 def _result_name(run_id: str) -> str:
@@ -67,12 +71,15 @@ def _result_name(run_id: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A result that can be understood; another version may have left one that cannot."""
+    """A result that page and metrics can work with; another version may have left one that they cannot."""
     try:
+        if not path.is_file():
+            return None
         with path.open(encoding="utf-8") as file:
             result = json.loads(file.read(_MOST))
         _night.read(result)
-    except (OSError, ValueError, RecursionError, Unreadable):
+        _metrics.text([result], {})
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, Unreadable, ValueError):
         return None
     return dict(result)
 

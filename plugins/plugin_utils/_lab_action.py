@@ -16,6 +16,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._redact import redacted_results
+from ansible_collections.homelab.nixos.plugins.plugin_utils._orders import without_orders
 
 _POLL = 1.0
 
@@ -39,6 +40,9 @@ class LabAction(ActionBase):
             result.update(redacted_results(found) if self._is_for_people else found)
         except LabError as error:
             result.update({"changed": False, **error.data, "failed": True, "msg": str(error)})
+        except RecursionError:
+            # an answer without an end
+            result.update({"changed": False, "failed": True, "msg": "The host's answer cannot be read."})
         # for the report of the night: when the step began, in seconds since 1970, and how long it took
         result["span"] = {"began": round(began, 1), "seconds": round(time.monotonic() - clock, 1)}
         return result
@@ -72,7 +76,7 @@ class LabAction(ActionBase):
             return connection_lost(str(error))
         if result.pop("unreachable", False):
             return connection_lost(str(result.get("msg", "")))
-        return result
+        return without_orders(result)
 
     def claim(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run lab_claim with its action plugin, which knows this controller."""

@@ -102,6 +102,11 @@ def test_a_misspelt_value_stops_the_run_before_any_host_is_contacted(fleet: Flee
     assert "somtimes" in night.output
     assert "Look at the host" not in night.output
     assert fleet.state() == before
+    # and it is noticed by whoever reads the log
+    *_others, left = (fleet.lab.directory / "state" / "lab-auto-update.log").read_text().splitlines()
+    record = json.loads(left)
+    assert (record["operation"], record["status"]) == ("open", "failed")
+    assert "somtimes" in record["details"]["reason"]
 
 
 def test_one_bad_value_of_one_host_stops_the_night_of_all(fleet: Fleet, tmp_path: Path):

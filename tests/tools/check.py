@@ -88,7 +88,8 @@ MOLECULE = Step("molecule", ("molecule", "-c", ".config/molecule/config.yml", "t
 CORE = pytest("core", "tests/unit", "tests/property")
 # What people and their tools are told, by real programs of theirs and without a lab.
 TOLD_FILES = tuple(
-    f"tests/integration/test_{name}.py" for name in ("live", "monitoring", "notifications", "orders", "page", "silence")
+    f"tests/integration/test_{name}.py"
+    for name in ("live", "monitoring", "notifications", "orders", "page", "silence", "told")
 )
 TOLD = pytest("told", *TOLD_FILES)
 # The modules that speak to Nix have a lab to themselves; those of hosts share another one.

@@ -138,6 +138,12 @@ def test_a_record_that_has_room_in_part_leaves_nothing_of_it(log: Log):
     assert [one["seq"] for one in lines(log.path)] == [1, 3]
 
 
+def test_a_pipe_in_the_place_of_the_file_swallows_no_record_and_holds_nobody_up(log: Log):
+    os.mkfifo(log.path)
+    with pytest.raises(LabError, match="it is a pipe, and no file"):
+        log.write(RECORD)
+
+
 def test_a_line_that_was_torn_by_a_power_cut_tears_no_other(log: Log):
     Path(log.path).write_text('{"version": 1, "run_')
     log.write(RECORD)
@@ -148,7 +154,16 @@ def test_a_line_that_was_torn_by_a_power_cut_tears_no_other(log: Log):
 
 def test_a_counter_that_cannot_be_read_starts_again(log: Log):
     log.write(RECORD)
-    for torn in ("", "{", "[]", '{"run_id": "run-1"}', '{"run_id": "run-1", "seq": "x"}', "[" * 100_000):
+    for torn in (
+        "",
+        "{",
+        "[]",
+        '{"run_id": "run-1", "seq": Infinity}',
+        '{"run_id": "run-1", "seq": -7}',
+        '{"run_id": "run-1"}',
+        '{"run_id": "run-1", "seq": "x"}',
+        "[" * 100_000,
+    ):
         (Path(log.directory) / "log.json").write_text(torn)
         log.write(RECORD)
         assert lines(log.path)[-1]["seq"] == 1

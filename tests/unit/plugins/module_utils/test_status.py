@@ -131,7 +131,7 @@ def test_a_claim_that_is_over_is_no_night_that_goes_on():
 
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_night_that_has_ended_does_not_go_on_though_a_host_is_still_held(dry_run: bool):
-    ended = whole(HELD["run_id"], 0.1, {"web": "lost", "nas": "updated"}, failed=True, dry_run=dry_run)
+    ended = whole(str(HELD["run_id"]), 0.1, {"web": "lost", "nas": "updated"}, failed=True, dry_run=dry_run)
     told = status({"web": look(transaction=HELD), "nas": look(), "builder": look(ended)})
     assert told["going_on"] == []
     assert (told["statistics"]["nights"], told["statistics"]["dry_runs"]) == ((0, 1) if dry_run else (1, 0))

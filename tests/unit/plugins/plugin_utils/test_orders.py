@@ -34,7 +34,7 @@ def test_facts_that_are_none_are_no_trouble(facts: object):
 
 def test_what_ansible_found_out_of_the_interpreter_is_kept():
     found = {"discovered_interpreter_python": "/usr/bin/python3.11"}
-    given = {"changed": False, "ansible_facts": {**found, "lab_output": "/etc/passwd"}}
+    given: dict[str, Any] = {"changed": False, "ansible_facts": {**found, "lab_output": "/etc/passwd"}}
     assert without_orders(given) == {"changed": False, "ansible_facts": found}
     # and what is given is left as it is
     assert "lab_output" in given["ansible_facts"]
