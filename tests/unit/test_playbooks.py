@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,3 +35,12 @@ def test_what_a_night_includes_as_it_goes_has_no_tags_of_its_own():
     everything = rollout + "".join(file.read_text() for file in included)
     assert set(re.findall(r"include_tasks: (\S+)", everything)) == {file.name for file in included}
     assert [file.name for file in included if "tags:" in file.read_text()] == []
+
+
+def test_what_status_is_wanted_for_is_read_before_any_host_is_asked_and_never_again():
+    (play,) = yaml.safe_load((ROOT / "playbooks/status.yml").read_text())
+    first, *others = play.pop("tasks")
+    wanted = ("lab_since", "lab_format", "lab_query", "lab_output")
+    assert first["homelab.nixos.lab_status"]["state"] == "check"
+    assert all(variable in str(first) for variable in wanted)
+    assert not [variable for variable in wanted if variable in f"{play} {others}"]
