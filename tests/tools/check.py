@@ -163,7 +163,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
 }
 # Tests on the lab mostly wait, so there are more of them than cores.
-AT_ONCE = {"all": 4, "lint": 1, "soak": 3}
+AT_ONCE = {"all": 3, "lint": 1, "soak": 3}
 
 total = Count()
 printing = threading.Lock()  # also guards `total`
