@@ -144,7 +144,8 @@ def test_a_host_is_released_once_by_its_holder_alone_and_keeps_what_it_learned(l
     module(HOST, "lab_claim", {**THEM, "state": "released", "outcome": "updated", "proven": True})
     assert json.loads(read(lab, f"{STATE}/failed.json"))["systems"] == {}
     assert lab.run(HOST, ["readlink", PROVEN], check=True).stdout.strip() == current
-    assert lab.run(HOST, ["sh", "-c", f"ls {STATE}"]).stdout.split() == ["failed.json", "last.json", "lock"]
+    kept = ["failed.json", "last.json", "lock", "log.json"]
+    assert lab.run(HOST, ["sh", "-c", f"ls {STATE}"]).stdout.split() == kept
 
 
 def test_a_torn_note_is_named_and_nobody_takes_the_host(lab: Lab, module: Module):
