@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, get_args
 
 from ansible_collections.homelab.nixos.plugins.module_utils import _metrics, _night, _notify, _state, _summary
@@ -53,6 +54,8 @@ class ActionModule(LabAction):
         program = os.environ.get(_PROGRAM)
         playbook = f"{program} {{}}" if program else _night.PLAYBOOK
 
+        # once for all that tell of them: there may be many
+        @cache
         def former() -> list[dict[str, Any]]:
             return archive.former(str(result["run_id"]))
 
@@ -66,7 +69,7 @@ class ActionModule(LabAction):
             return archive.keep(result)
 
         def page() -> str:
-            return archive.write_pages(result, args["name"], zone, playbook, optional)
+            return archive.write_pages(result, former(), args["name"], zone, playbook, optional)
 
         def metrics() -> str:
             if not args["metrics_directory"]:

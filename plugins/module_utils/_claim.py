@@ -21,7 +21,7 @@ from ansible_collections.homelab.nixos.plugins.module_utils import (
 )
 from ansible_collections.homelab.nixos.plugins.module_utils._command import Run
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError, Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import ON_TARGET, Word
 from ansible_collections.homelab.nixos.plugins.module_utils._state import State
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import Process, Step, Torn, Transaction
 
@@ -29,8 +29,6 @@ _UPTIME = "/proc/uptime"
 OUTCOMES: tuple[Word, ...] = get_args(Word)
 # the outcomes after which a system is not one that failed here
 _GOOD = ("updated", "pending")
-# the outcomes of a host that has what it should have
-_RIGHT = (*_GOOD, "unchanged")
 # which states an option goes with; it would be ignored by others
 _OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("renewed",): ("step", "guard_seconds", "resume"),
@@ -222,7 +220,7 @@ def note(state: State, who: Claimant, ending: Ending, deferral: bool) -> dict[st
     now = time.time()
     if deferral:
         after = _state.deferred(before, ending.reason, who.run_id, now)
-    elif ending.outcome in _RIGHT:
+    elif ending.outcome in ON_TARGET:
         after = None
     if not who.dry_run:
         if after is None and before is not None:

@@ -20,12 +20,10 @@ from typing import Any, get_args
 from ansible_collections.homelab.nixos.plugins.module_utils._entries import CLAIM, NIGHT, OUTCOME, Entry
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import LabError
 from ansible_collections.homelab.nixos.plugins.module_utils._metrics import complaint
-from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, Word
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import BAD, ON_TARGET, Word
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import LAST_TIME
 
 WORDS: tuple[Word, ...] = get_args(Word)
-# a host that ended so runs what the flake gives it
-RIGHT = ("updated", "pending", "unchanged")
 
 _PERIOD = re.compile(r"([0-9]{1,6})([hdw])")
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
@@ -161,10 +159,10 @@ def last_right(records: Sequence[Entry]) -> dict[str, float]:
     for night in nights(records).values():
         if night.whole is not None and not night.dry_run:
             for host, word in night.outcomes.items():
-                if word in RIGHT:
+                if word in ON_TARGET:
                     found[host] = max(night.whole.time, found.get(host, 0))
     for entry in records:
-        if entry.operation == OUTCOME and entry.status in RIGHT:
+        if entry.operation == OUTCOME and entry.status in ON_TARGET:
             found[entry.host] = max(entry.time, found.get(entry.host, 0))
     return found
 

@@ -14,15 +14,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from ansible_collections.homelab.nixos.plugins.module_utils._outcome import Word
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import ON_TARGET, Word
 
 PREFIX = "lab_auto_update_"
 # of the file: the collector reads names that end with .prom
 FILE = "lab_auto_update.prom"
 
 PHASES = ("probe", "copy", "activation", "verification", "reboot", "rollback")
-# a host that ended so runs what the flake gives it
-_RIGHT = ("updated", "pending", "unchanged")
 # a host that ended so was changed tonight, and verified
 _VERIFIED = ("updated", "pending")
 # these keep their claim when the night has closed
@@ -206,9 +204,9 @@ def _knowledge(
     known = _mapping(knows.get(host))
 
     last = _mapping(known.get("last"))
-    right = [_end(night) for night in real if night["hosts"].get(host, {}).get("outcome") in _RIGHT]
+    right = [_end(night) for night in real if night["hosts"].get(host, {}).get("outcome") in ON_TARGET]
     ended = _time(last.get("ended"), now)
-    if last.get("outcome") in _RIGHT and ended is not None:
+    if last.get("outcome") in ON_TARGET and ended is not None:
         right.append(ended)
     if right:
         yield f"{PREFIX}host_last_success_timestamp_seconds", (), max(right)
@@ -247,7 +245,7 @@ def _deferrals(told: Mapping[str, Any], run_id: str, outcome: str, why: str) -> 
     reason = str(told.get("reason") or "")
     if outcome == "deferred" and not counted:
         nights, reason = nights + 1, why
-    elif outcome in _RIGHT and not counted:
+    elif outcome in ON_TARGET and not counted:
         nights = 0
     if nights:
         yield f"{PREFIX}host_deferred_nights", (complaint(reason),), nights

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.homelab.nixos.plugins.module_utils._diff import package_words
+from ansible_collections.homelab.nixos.plugins.module_utils._transaction import LAST_TIME
 
 # no step of a night takes years
 _LONGEST = 10 * 365 * 86400
-# the last second that has a date
-_LAST_TIME = 253402300799
 
 
 def evidence(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def count(given: Mapping[str, Any]) -> dict[str, Any]:
     told = given.get("deferrals", given)
     if told is None:
         return {"deferrals": None}
-    if not isinstance(told, Mapping) or seconds(told.get("since"), _LAST_TIME) is None:
+    if not isinstance(told, Mapping) or seconds(told.get("since"), LAST_TIME) is None:
         return {}
     nights = told.get("nights")
     return {"deferrals": dict(told)} if isinstance(nights, int) and not isinstance(nights, bool) else {}
@@ -84,7 +83,7 @@ def _words(value: object) -> list[str]:
 
 def _span(value: object) -> dict[str, float]:
     told = value if isinstance(value, Mapping) else {}
-    began, took = seconds(told.get("began"), _LAST_TIME), seconds(told.get("seconds"))
+    began, took = seconds(told.get("began"), LAST_TIME), seconds(told.get("seconds"))
     return {} if began is None or took is None else {"began": began, "seconds": took}
 
 

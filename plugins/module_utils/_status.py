@@ -19,8 +19,9 @@ from typing import Any
 from ansible_collections.homelab.nixos.plugins.module_utils import _history, _transaction
 from ansible_collections.homelab.nixos.plugins.module_utils._entries import NIGHT, OF_A_RUN, Entry, records
 from ansible_collections.homelab.nixos.plugins.module_utils._errors import Unreadable
-from ansible_collections.homelab.nixos.plugins.module_utils._history import RIGHT, WORDS, End
+from ansible_collections.homelab.nixos.plugins.module_utils._history import WORDS, End
 from ansible_collections.homelab.nixos.plugins.module_utils._lock_file import iso_date, printable
+from ansible_collections.homelab.nixos.plugins.module_utils._outcome import ON_TARGET
 from ansible_collections.homelab.nixos.plugins.module_utils._report import WORST_FIRST, duration_words
 from ansible_collections.homelab.nixos.plugins.module_utils._systems import short
 from ansible_collections.homelab.nixos.plugins.module_utils._transaction import LAST_TIME, utc
@@ -213,7 +214,7 @@ def _host(name: str, wanted: Wanted, look: Mapping[str, Any], end: End | None, n
         "hold": _text(look.get("hold")) or wanted.hold or None,
         "deferrals": _deferrals(_mapping(look.get("deferrals"))),
         "proven_since": _whole(look.get("proven_since")),
-        "last_right": ended if word in RIGHT and ended is not None and ended <= now else None,
+        "last_right": ended if word in ON_TARGET and ended is not None and ended <= now else None,
         "stale_days": None,
     }
 

@@ -8,7 +8,7 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,19 @@ class Archive:
         return path
 
     def write_pages(
-        self, result: Mapping[str, Any], lab: str, zone: datetime.tzinfo, playbook: str, optional: Collection[str]
+        self,
+        result: Mapping[str, Any],
+        former: Sequence[Mapping[str, Any]],
+        lab: str,
+        zone: datetime.tzinfo,
+        playbook: str,
+        optional: Collection[str],
     ) -> str:
-        """Write the page of a night, and the index of all that have one. Returns the path of the page."""
+        """Write the page of a night, and the index of all that have one. Returns the path of the page.
+
+        C(former) are the results of the nights before it, as L(former) has them.
+        """
         run_id = str(result["run_id"])
-        former = self.former(run_id)
         page = _page.page(result, former, lab=lab, zone=zone, playbook=playbook, optional=optional)
         path = str(self.directory / _night.page_name(run_id))
         _state.publish(path, page)

@@ -18,7 +18,9 @@ from tests import nights
 def pages(archive: Archive, number: int) -> str:
     result = nights.of_many(2, number)
     archive.keep(result)
-    return archive.write_pages(result, "attic", datetime.UTC, "ansible-playbook {}", ())
+    return archive.write_pages(
+        result, archive.former(result["run_id"]), "attic", datetime.UTC, "ansible-playbook {}", ()
+    )
 
 
 def kept(directory: Path) -> list[str]:
