@@ -42,7 +42,8 @@ def test_a_night_is_told_whatever_one_host_has_answered(step: str, key: str):
         result = json.loads(json.dumps(told["result"], allow_nan=False))
         assert {host: one["outcome"] for host, one in result["hosts"].items()} == {"evil": "lost", "good": "lost"}
         assert _night.read(result).verdict == "bad"
-        assert _summary.summary(result)["details"]["outcomes"] == {"evil": "lost", "good": "lost"}
+        details = _summary.summary(result)["details"]
+        assert (details["outcomes"], details["failed"]) == ({"evil": "lost", "good": "lost"}, True)
         for write in (_page.page, _letter.plain, _letter.markdown):
             assert "evil" in write(result)
         assert 'host="evil",outcome="lost"} 1' in _metrics.text([result], told["knows"])
